@@ -1,0 +1,237 @@
+"""``talklip``: parse, load, run, exit code.
+
+Exit codes: 0 all done, 3 some titles failed, 2 bad configuration or manifest, 1 anything unexpected.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from talklip_ray import doctor as checkup
+from talklip_ray.config import DubConfig, load
+from talklip_ray.errors import ConfigError, StoreError, TalklipError
+from talklip_ray.models.checkpoints import import_released, verify
+from talklip_ray.pipeline.ledger import Ledger, State
+from talklip_ray.pipeline.manifest import Manifest, read_manifest
+from talklip_ray.pipeline.one import dub_here
+from talklip_ray.pipeline.preflight import Probe, one_title, prepare_run, probe_titles, take_product
+from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL, Summary
+from talklip_ray.records import SyncMode
+from talklip_ray.storage.uri import open_store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Dub video at catalog scale, lips included.")
+dub_app = typer.Typer(no_args_is_help=True, help="Dub one video or a catalog.")
+weights_app = typer.Typer(no_args_is_help=True, help="Bring in and check network weights.")
+app.add_typer(dub_app, name="dub")
+app.add_typer(weights_app, name="weights")
+
+out = Console()
+err = Console(stderr=True)
+
+Settings = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file, YAML or JSON.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, as compose.crf=20. Repeatable.")]
+Weights = Annotated[str | None, typer.Option(help="`starter`, or the path or URI of a safetensors file.")]
+
+
+def settings(config: Path | None, overrides: list[str] | None, weights: str | None = None) -> DubConfig:
+    """Settings from a file and the command line. Raises ConfigError."""
+    pairs = {}
+    for text in overrides or []:
+        key, found, value = text.partition("=")
+        if not found:
+            raise ConfigError(f"--set {text}", "a setting must read key=value, as compose.crf=20")
+        pairs[key] = value
+    if weights:
+        pairs["generate.weights"] = weights
+    return load(config, pairs)
+
+
+@contextmanager
+def exiting() -> Iterator[None]:
+    """Turns what the operator must act on into one line and exit code 2."""
+    try:
+        yield
+    except (ConfigError, StoreError) as error:
+        err.print(f"[red]{type(error).__name__}[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_CONFIG) from error
+
+
+@dub_app.command("one")
+def dub_one(
+    video: Annotated[str, typer.Option("--video", "-v", help="The source video: path or URI.")],
+    audio: Annotated[str, typer.Option("--audio", "-a", help="The dub's sound: path or URI.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.mp4).")],
+    sync_mode: Annotated[SyncMode, typer.Option(help="When sound and picture differ in length.")] = SyncMode.CUT_OFF,
+    weights: Weights = None,
+    config: Settings = None,
+    set_: Overrides = None,
+) -> None:
+    """Dub one video with one sound, here: no cluster, no object storage."""
+    with exiting():
+        title = one_title(video, audio, sync_mode)
+        with take_product(title, output) as folder:
+            run = prepare_run(settings(config, set_, weights), str(folder))
+            with Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(), console=err, transient=True,
+            ) as bar:
+                task = bar.add_task("dubbing", total=1.0)
+                summary = dub_here(run, title, progress=lambda share: bar.update(task, completed=share))
+        if summary.failures:
+            err.print(f"[red]{summary.failures[0]['kind']}[/] {summary.failures[0]['message']}", soft_wrap=True)
+            raise typer.Exit(EXIT_PARTIAL)
+    row = summary.rows[0]
+    rate = row["frames"] / summary.wall_seconds
+    out.print(f"{output}  {row['frames']} frames in {summary.wall_seconds:.1f} s ({rate:.1f} frames/s)  {row['verdicts']}")
+
+
+@dub_app.command("run")
+def dub_run(
+    manifest: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet; path or URI.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder or s3:// URI for the results.")],
+    weights: Weights = None,
+    config: Settings = None,
+    set_: Overrides = None,
+    address: Annotated[str, typer.Option(help="Ray cluster; default RAY_ADDRESS, else this machine.")] = "",
+) -> None:
+    """Dub a catalog through Ray Data. Run it again to redo only what is not done."""
+    with exiting():
+        raise typer.Exit(run_catalog(manifest, output, settings(config, set_, weights), address=address).exit_code)
+
+
+def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str = "") -> Summary:
+    """A whole catalog run with its progress and its summary on the terminal. Raises ConfigError, StoreError."""
+    store = open_store(config.storage)
+    wanted = read_manifest(store, manifest)
+    run = prepare_run(config, output)
+    # Ray takes a second to import, and only catalogs need it.
+    runner = importlib.import_module("talklip_ray.pipeline.runner")
+    runner.connect(address)
+    out.print(f"run {run.id}: {len(wanted.titles)} titles to {output}")
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=err, transient=True,
+    ) as bar:
+        task = bar.add_task("starting workers", total=sum(len(t.dubs) for t in wanted.titles))
+
+        def heard(ledger: Ledger) -> None:
+            counts = ledger.counts()
+            ended = sum(counts[s] for s in (State.DONE, State.SKIPPED, State.FAILED))
+            failed = f", {counts['failed']} failed" if counts["failed"] else ""
+            bar.update(task, completed=ended, description=f"{ledger.segments} segments{failed}")
+
+        summary: Summary = runner.dub_catalog(run, wanted.titles, wanted.rejected, progress=heard)
+    print_summary(summary)
+    return summary
+
+
+def print_summary(summary: Summary) -> None:
+    """The table at the end of a run, dead letters first in words."""
+    for failure in summary.failures:
+        who = "/".join(filter(None, (failure["title"], failure["language"])))
+        err.print(f"[red]{who}[/] {failure['stage']}: {failure['message']}", highlight=False, soft_wrap=True)
+    table = Table("state", "titles x languages", box=None)
+    for state, count in summary.counts.items():
+        if count:
+            table.add_row(state, str(count))
+    out.print(table)
+    rate = summary.frames / summary.wall_seconds if summary.wall_seconds else 0.0
+    out.print(f"{summary.frames} frames in {summary.wall_seconds:.1f} s, {rate:.1f} frames/s; run {summary.run}")
+    busy = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.stage_seconds.items())
+    if busy:
+        out.print(f"busy seconds: {busy}")
+
+
+@dub_app.command("plan")
+def dub_plan(
+    manifest: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet; path or URI.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Where a run would write: shows what is done.")] = "",
+    weights: Weights = None,
+    config: Settings = None,
+    set_: Overrides = None,
+) -> None:
+    """Probe every title and say what a run would do, without dubbing anything."""
+    with exiting():
+        options = settings(config, set_, weights)
+        wanted = read_manifest(open_store(options.storage), manifest)
+        run = prepare_run(options, output, writes=False)
+        probes = list(probe_titles(run, wanted.titles))
+    print_plan(wanted, probes)
+    problems = len(wanted.rejected) + sum(len(p.problems) for p in probes)
+    raise typer.Exit(EXIT_PARTIAL if problems else EXIT_DONE)
+
+
+def print_plan(wanted: Manifest, probes: list[Probe]) -> None:
+    table = Table("title", "languages", "done", "segments", "minutes", "problem", box=None)
+    for probe in probes:
+        table.add_row(
+            probe.title, str(probe.languages), str(probe.done), str(probe.segments), f"{probe.seconds / 60:.2f}",
+            "; ".join(probe.problems),
+        )
+    for failure in wanted.rejected:
+        table.add_row(failure.title, "", "", "", "", failure.message)
+    out.print(table)
+    minutes = sum(p.seconds * (p.languages - p.done) for p in probes) / 60
+    out.print(
+        f"{len(probes)} titles, {sum(p.segments for p in probes)} segments, {minutes:.2f} minutes to dub, "
+        f"{len(wanted.rejected) + sum(len(p.problems) for p in probes)} problems"
+    )
+
+
+@weights_app.command("import")
+def weights_import(
+    source: Annotated[Path, typer.Argument(help="A released generator checkpoint (.pth).")],
+    target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    licence: Annotated[str, typer.Option(help="Licence note to keep with the weights.")] = "",
+) -> None:
+    """Turn a released checkpoint into safetensors. Runs no code from the file."""
+    with exiting():
+        header = import_released(source, target, licence=licence)
+    out.print(f"{target}: {header}")
+
+
+@weights_app.command("verify")
+def weights_verify(path: Annotated[Path, typer.Argument(help="A safetensors file of this project.")]) -> None:
+    """Check that weights are whole and fit the network they say they are for."""
+    with exiting():
+        header = verify(path)
+    out.print(f"{path}: good. {header}")
+
+
+@app.command("doctor")
+def doctor(
+    output: Annotated[str, typer.Option(help="A bucket or folder to try to reach, as s3://bucket/prefix.")] = "",
+) -> None:
+    """Check this machine: one line each, with the fix."""
+    found = checkup.checks(output)
+    for check in found:
+        mark = "[green]ok  [/]" if check.ok else "[red]FIX [/]"
+        fix = "" if check.ok else f" -> {check.fix}"
+        out.print(f"{mark} {check.name}: {check.found}{fix}", highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_DONE if all(check.ok for check in found) else EXIT_CONFIG)
+
+
+def main() -> int:
+    """The console script."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app(standalone_mode=True)
+    except TalklipError as error:
+        err.print(f"[red]{type(error).__name__}[/] {error}", highlight=False, soft_wrap=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

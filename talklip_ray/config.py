@@ -1,0 +1,190 @@
+"""Typed, frozen settings of a dubbing run, and the one place that reads them from a file.
+
+Inside the program settings are plain frozen dataclasses, each beside the sentence that explains it. A settings
+file (YAML or JSON) is checked by pydantic on the way in: unknown keys, wrong types and impossible values are a
+ConfigError that names the key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from talklip_ray.errors import ConfigError
+
+STARTER = "starter"
+"""The name of the weights that come with the package."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanConfig:
+    """How a title is cut into segments. Any cut gives the same frames; only speed and memory differ."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    segment_seconds: float = 10.0
+    """Aim for segments of this length; a cut falls on a keyframe where one is near. 0: never cut."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocateConfig:
+    """Where the face is in every frame."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    detector: Literal["centerface", "s3fd", "blazeface"] = "centerface"
+    detector_weights: str = ""
+    """Path or URI of the detector's weights; only CenterFace brings its own."""
+    detect_every: int = 5
+    """Detect on frames whose number in the title is a multiple of this, and on both sides of a cut."""
+    detect_side: int = 640
+    """Longer side of the picture the detector sees, in pixels."""
+    min_score: float = 0.5
+    min_face: int = 32
+    """Faces lower than this many pixels are left alone."""
+    smooth: int = 4
+    """Boxes are averaged over this many frames to either side, never across a cut."""
+    cut_threshold: float = 27.0
+    """Mean change of hue, saturation and value (0 to 255) between two frames that makes a shot cut."""
+    crop_side: int = 96
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateConfig:
+    """Which weights repaint the crops, and how."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    weights: str = STARTER
+    """``starter``, or the path or URI of a safetensors file made by ``talklip weights import`` or training."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the processor or GPU computes it natively, else fp32."""
+    batch_frames: int = 64
+    """Crops that go through the network at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComposeConfig:
+    """How patches go back and parts are encoded."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    crf: int = 18
+    """x264/x265 quality; 0 is lossless."""
+    preset: str = "veryfast"
+    feather: float = 0.12
+    """Width of the mask's soft edge, as a share of the box's side."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssembleConfig:
+    """The final file."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    audio_bitrate_per_channel: int = 96_000
+    """Bits per second and channel, where the dub has to be encoded (AAC)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """What a stage's workers need. Where they run is said here and nowhere in the stage."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    workers: tuple[int, int] = (1, 1)
+    """Fewest and most workers."""
+    memory: int = 0
+    """Bytes to reserve for one worker, 0 for no reservation."""
+    rows: int = 1
+    """Segments handed to a worker at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pools:
+    """Sizes of the stages' worker pools."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    plan: Pool = Pool(cpus=0.25, workers=(1, 4))
+    locate: Pool = Pool(cpus=1.0, workers=(1, 64))
+    listen: Pool = Pool(cpus=0.25, workers=(1, 16))
+    generate: Pool = Pool(cpus=1.0, gpus=1.0, workers=(1, 16), rows=2)
+    compose: Pool = Pool(cpus=1.0, workers=(1, 64))
+    assemble: Pool = Pool(cpus=0.25, workers=(1, 16))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageConfig:
+    """How to reach object storage. Credentials come from the usual AWS chain, never from here."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    endpoint_url: str = ""
+    """S3 endpoint when it is not AWS's; "" leaves it to AWS_ENDPOINT_URL and the AWS config file."""
+    region: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DubConfig:
+    """A whole dubbing run."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    locate: LocateConfig = field(default_factory=LocateConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    compose: ComposeConfig = field(default_factory=ComposeConfig)
+    assemble: AssembleConfig = field(default_factory=AssembleConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    pools: Pools | None = None
+    """None: sized to the machine or cluster the run finds itself on."""
+    max_failed_share: float = 1.0
+    """Stop the run once more than this share of titles has failed (after the first 20); 1 never stops."""
+
+    def pixels(self) -> dict[str, Any]:
+        """The settings that change what the picture looks like: part of every fingerprint."""
+        whole = asdict(self)
+        return {name: whole[name] for name in ("locate", "generate", "compose", "assemble")}
+
+
+def load(path: Path | None = None, overrides: dict[str, str] | None = None) -> DubConfig:
+    """Settings from a YAML or JSON file, with ``{"compose.crf": "20"}`` style overrides on top.
+
+    Raises ConfigError naming the key, what was found and what is allowed.
+    """
+    raw: Any = {}
+    where = str(path) if path else "settings"
+    if path is not None:
+        try:
+            raw = yaml.safe_load(path.read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(where, f"settings must be a readable YAML or JSON file: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(where, f"settings must be a mapping of keys to values, found {type(raw).__name__}")
+    for dotted, value in (overrides or {}).items():
+        _assign(raw, dotted, yaml.safe_load(value))
+    try:
+        return TypeAdapter(DubConfig).validate_python(raw)
+    except ValidationError as error:
+        raise ConfigError(where, "; ".join(_sentence(e) for e in error.errors())) from error
+
+
+def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    for key in path:
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {dotted}", f"`{key}` is a value, not a group of settings")
+    raw[last] = value
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    return f"`{key}`: {error['msg'][:1].lower()}{error['msg'][1:]}, found {error['input']!r}"

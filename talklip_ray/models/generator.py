@@ -1,0 +1,38 @@
+"""Generator: from what is heard and what is seen, a face with another mouth (the paper's table 3).
+
+Shapes: N pictures, D embedding, S = 96 pixels a side, 3 = BGR.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from talklip_ray.models.layers import Conv, Upscale, residuals
+
+REPEATS = (0, 1, 2, 2, 2, 2, 2)
+"""Residual convolutions after the first one of each block."""
+
+
+class Generator(nn.Module):
+    """Seven blocks from 1 to S positions a side; after each, what the video encoder saw at that size joins in.
+
+    ``skips`` are the video encoder's widths, largest picture first.
+    """
+
+    def __init__(self, embedding: int, widths: tuple[int, ...], skips: tuple[int, ...], output: int) -> None:
+        super().__init__()
+        joined = [width + skip for width, skip in zip(widths, reversed(skips), strict=True)]
+        blocks = [[Conv(embedding, widths[0], 1)]]
+        for level, (inputs, width) in enumerate(zip(joined[:-1], widths[1:], strict=True), start=1):
+            blocks.append([Upscale(inputs, width, first=level == 1), *residuals(width, REPEATS[level])])
+        self.blocks = nn.ModuleList(nn.Sequential(*block) for block in blocks)
+        self.output = nn.Sequential(Conv(joined[-1], output, 3, 1, 1), nn.Conv2d(output, 3, 1))
+
+    def forward(self, embedding_ND: Tensor, seen: list[Tensor]) -> Tensor:
+        """Logits of the picture, N x 3 x S x S; a sigmoid away from BGR in 0 .. 1."""
+        x_NCHW = embedding_ND[:, :, None, None]
+        for block, skip in zip(self.blocks, reversed(seen), strict=True):
+            x_NCHW = torch.cat((block(x_NCHW), skip), dim=1)
+        logits_N3SS: Tensor = self.output(x_NCHW)
+        return logits_N3SS

@@ -1,0 +1,96 @@
+"""assemble: all parts of one title and language become the product, and then its commit record.
+
+Pictures are copied, never encoded again. Safe to repeat: the product is replaced whole and the record comes last.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from talklip_ray.errors import MediaError
+from talklip_ray.media.assembly import Sound, assemble
+from talklip_ray.pipeline.run import Run
+from talklip_ray.records import Part
+from talklip_ray.storage.commit import Commit, publish
+from talklip_ray.storage.uri import open_store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """One title and language, published."""
+
+    title: str
+    language: str
+    uri: str
+    num_frames: int
+    num_bytes: int
+    seconds: float
+    """Seconds of output."""
+    verdicts: dict[str, int]
+    busy: float
+    """Seconds this stage worked on it."""
+
+
+def assemble_title(run: Run, parts: Sequence[Part]) -> Done:
+    """Publishes the product of one title and language; returns what the report says of it.
+
+    Raises MediaError when the parts are not the complete set, StoreError when storage refuses.
+    """
+    started = time.perf_counter()
+    parts = sorted(parts, key=lambda part: part.index)
+    one = parts[0]
+    wanted = one.placement.parts
+    if len({part.index for part in parts}) != wanted:
+        raise MediaError(one.video, f"{one.placement.language} needs {wanted} parts, found {len(parts)}; run it again")
+    store = open_store(run.config.storage)
+    verdicts = sum((Counter(part.verdicts) for part in parts), Counter[str]())
+    num_frames = sum(part.num_frames for part in parts)
+    with tempfile.TemporaryDirectory(prefix="talklip-") as scratch:
+        folder = Path(scratch)
+        for part in parts:
+            store.download(part.uri, folder / f"{part.index}.nut")
+        product = folder / "product.mp4"
+        with store.open(one.placement.audio, etag=one.placement.audio_etag) as audio:
+            written = assemble(
+                [folder / f"{part.index}.nut" for part in parts],
+                product,
+                form=one.format,
+                end_pts=one.placement.end_pts,
+                sound=Sound(
+                    file=audio,
+                    where=one.placement.audio,
+                    offset=one.placement.offset,
+                    pad=one.placement.pad,
+                    bitrate_per_channel=run.config.assemble.audio_bitrate_per_channel,
+                ),
+                where=one.video,
+            )
+        if written != num_frames:
+            raise MediaError(one.video, f"the product must have {num_frames} frames, found {written}; run it again")
+        commit = Commit.of(
+            product,
+            title=one.title,
+            language=one.placement.language,
+            fingerprint=one.placement.fingerprint,
+            num_frames=num_frames,
+            verdicts=dict(verdicts),
+            run=run.id,
+        )
+        stat = publish(store, run.output, product, commit)
+    for part in parts:
+        store.delete(part.uri)
+    return Done(
+        title=one.title,
+        language=one.placement.language,
+        uri=stat.uri,
+        num_frames=num_frames,
+        num_bytes=stat.size,
+        seconds=float(one.placement.end_pts * one.format.time_base - one.format.origin),
+        verdicts=dict(verdicts),
+        busy=time.perf_counter() - started,
+    )

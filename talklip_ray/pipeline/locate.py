@@ -1,0 +1,79 @@
+"""locate: the face of every frame, and its crop. Each span is decoded and detected once, for all languages.
+
+Shapes: T frames of the segment, S crop side. Boxes are (x0, y0, x1, y1) in pixels of the upright picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from talklip_ray.faces.detect import build_detector
+from talklip_ray.faces.track import SpanTracker, margin
+from talklip_ray.media.video import Picture, read_pictures
+from talklip_ray.pipeline.run import Run
+from talklip_ray.records import Row, Segment, Verdict
+from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.uri import open_store
+
+
+class Locate:
+    """Reads ``segment``. Adds boxes_T4, verdicts_T and crops_TSSC."""
+
+    name = "locate"
+
+    def __init__(self, run: Run) -> None:
+        self.config = run.config.locate
+        self.store = open_store(run.config.storage)
+        weights = self.config.detector_weights
+        path = fetch(self.store, weights, cache_folder()) if weights else None
+        self.detector = build_detector(
+            self.config.detector, path, side=self.config.detect_side, min_score=self.config.min_score
+        )
+
+    def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
+        for row in rows:
+            yield row | self._locate(Segment.from_json(row["segment"]))
+
+    def _locate(self, segment: Segment) -> Row:
+        side, edge = self.config.crop_side, margin(self.config)
+        low, high = max(0, segment.start - edge), min(segment.num_frames, segment.stop + edge)
+        boxes_T4 = np.zeros((segment.length, 4), np.int32)
+        verdicts_T = np.full(segment.length, Verdict.NO_FACE, np.uint8)
+        crops_TSSC = np.zeros((segment.length, side, side, 3), np.uint8)
+        tracker = SpanTracker(
+            self.detector, self.config, start=segment.start, stop=segment.stop, num_frames=segment.num_frames
+        )
+        held: dict[int, Picture] = {}
+        with self.store.open(segment.video, etag=segment.video_etag) as file:
+            pictures = read_pictures(
+                file, pts=segment.pts, first=segment.pts_start, start=low, stop=high, where=segment.video
+            )
+            for picture in pictures:
+                if segment.start <= picture.index < segment.stop:
+                    held[picture.index] = picture
+                tracker.see(picture.index, picture.thumbnail(self.config.detect_side), picture.display_size)
+                for found in tracker.ready():
+                    at = found.frame - segment.start
+                    shown = held.pop(found.frame)
+                    boxes_T4[at], verdicts_T[at] = found.box_4, found.verdict
+                    if found.verdict == Verdict.FACE:
+                        crops_TSSC[at] = shrink(shown.crop(found.box_4), side)
+        return {"boxes_T4": boxes_T4, "verdicts_T": verdicts_T, "crops_TSSC": crops_TSSC}
+
+    def idle(self, row: Row) -> Row:
+        return row | {
+            "boxes_T4": np.zeros((0, 4), np.int32),
+            "verdicts_T": np.zeros(0, np.uint8),
+            "crops_TSSC": np.zeros((0, self.config.crop_side, self.config.crop_side, 3), np.uint8),
+        }
+
+
+def shrink(crop_hwC: np.ndarray, side: int) -> np.ndarray:
+    """A crop at the network's size. Bilinear, as the released crops were made (model.md section 1)."""
+    return cv2.resize(crop_hwC, (side, side), interpolation=cv2.INTER_LINEAR)
+
+
+

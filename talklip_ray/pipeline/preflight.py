@@ -1,0 +1,102 @@
+"""What must hold before a run starts, and what a run would do: everything that can fail early, fails here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from talklip_ray.config import DubConfig
+from talklip_ray.errors import ConfigError, FullError, TalklipError
+from talklip_ray.pipeline.plan import survey
+from talklip_ray.pipeline.run import Run, new_run_id
+from talklip_ray.pipeline.weights import checked_weights
+from talklip_ray.records import Dub, SyncMode, Title
+from talklip_ray.storage.commit import product_uri, run_uri
+from talklip_ray.storage.uri import open_store
+
+ONLY = "und"
+"""The language of a dub nobody named (BCP 47: undetermined)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """What ``plan`` says of one title."""
+
+    title: str
+    languages: int
+    done: int
+    segments: int
+    seconds: float
+    problems: tuple[str, ...]
+
+
+def prepare_run(config: DubConfig, output: str, *, writes: bool = True) -> Run:
+    """A run whose weights fit and whose output can be written.
+
+    Raises WeightsError or StoreError; with ``writes`` leaves started.json in the run's folder as proof.
+    """
+    store = open_store(config.storage)
+    digest = checked_weights(store, config.generate.weights)
+    run = Run(
+        id=new_run_id(),
+        output=output.rstrip("/"),
+        config=config,
+        weights=config.generate.weights,
+        weights_digest=digest,
+    )
+    if writes:
+        started = {"run": run.id, "at": time.time(), "weights": digest, "settings": config.pixels()}
+        store.write(run_uri(run.output, run.id, "started.json"), json.dumps(started).encode())
+    return run
+
+
+def probe_titles(run: Run, titles: Iterable[Title]) -> Iterator[Probe]:
+    """Surveys titles as the plan stage does; a title that cannot be used is a problem, not an exception."""
+    store = open_store(run.config.storage)
+    for title in titles:
+        try:
+            found = survey(store, run, title)
+            problems = tuple(f"{failure.language}: {failure.message}" for failure in found.failures)
+            done, segments, seconds = len(found.skipped), len(found.segments), found.seconds
+        except TalklipError as error:
+            problems, done, segments, seconds = (str(error),), 0, 0, 0.0
+        yield Probe(
+            title=title.id,
+            languages=len(title.dubs),
+            done=done,
+            segments=segments,
+            seconds=seconds,
+            problems=problems,
+        )
+
+
+def one_title(video: str, audio: str, sync_mode: SyncMode) -> Title:
+    return Title(id="title", video=video, dubs=(Dub(language=ONLY, audio=audio),), sync_mode=sync_mode)
+
+
+@contextmanager
+def take_product(title: Title, output: Path) -> Iterator[Path]:
+    """A folder to dub into; on leaving, the product in it takes the name ``output``, whole or not at all."""
+    if output.is_dir() or not output.parent.is_dir():
+        raise ConfigError(str(output), "the output must be a file in a folder that exists; make the folder first")
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".talklip-", dir=output.parent))
+    except OSError as error:
+        raise ConfigError(str(output), f"the output's folder must be writable: {error.strerror}") from error
+    try:
+        yield folder
+        product = Path(product_uri(str(folder), title.id, title.dubs[0].language))
+        if product.exists():
+            try:
+                os.replace(product, output)
+            except OSError as error:
+                raise FullError(str(output), f"the product could not be put in place: {error.strerror}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,103 @@
+"""Errors are rows: one bad title never stops the others.
+
+``guarded`` runs a stage over rows. What the stage raises becomes a Failure in the row it came from, and the row
+travels on without work to do, so that the driver hears of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from talklip_ray.errors import TalklipError, TransientStoreError
+from talklip_ray.records import Failure, Row, Segment, dump, load_failures
+
+log = logging.getLogger(__name__)
+
+
+class Stage(Protocol):
+    """One step of the pipeline: rows in, rows out. It has never heard of Ray."""
+
+    name: str
+
+    def __call__(self, rows: Sequence[Row]) -> Iterable[Row]:
+        """Rows that have work, with this stage's columns added."""
+
+    def idle(self, row: Row) -> Row:
+        """A row without work, with this stage's columns added, empty: a columnar engine wants one column set."""
+
+
+def work_row(segment: Segment | None, *, failures: Iterable[Failure] = (), skipped: Iterable[dict[str, str]] = ()) -> Row:
+    """A row as ``plan`` makes it; without a segment it only carries news to the driver."""
+    return {
+        "segment": segment.to_json() if segment else "",
+        "failures": dump(list(failures)),
+        "skipped": dump(list(skipped)),
+        "seconds": "{}",
+    }
+
+
+def with_segment(row: Row, segment: Segment, failures: Sequence[Failure] = ()) -> Row:
+    """The row with another segment (placements lost on the way) and further failures."""
+    known = load_failures(row["failures"])
+    text = segment.to_json() if segment.placements else ""
+    return row | {"segment": text, "failures": dump([*known, *failures])}
+
+
+def failure(error: Exception, *, stage: str, title: str, language: str = "", segment: int = -1) -> Failure:
+    """What the dead letter says of an exception."""
+    kind = type(error).__name__
+    message = str(error) if isinstance(error, TalklipError) else f"unexpected {kind}: {error}"
+    return Failure(
+        title=title,
+        language=language,
+        stage=stage,
+        kind=kind,
+        message=message[:2000],
+        segment=segment,
+        retryable=isinstance(error, TransientStoreError),
+    )
+
+
+def guarded(stage: Stage, rows: Sequence[Row]) -> Iterator[Row]:
+    """Rows with the stage's work done, or with a Failure saying why not."""
+    for row in rows:
+        if not row["segment"]:
+            yield stage.idle(row)
+    busy = [row for row in rows if row["segment"]]
+    if not busy:
+        return
+    started = time.perf_counter()
+    try:
+        done = list(stage(busy))
+    except Exception as error:  # noqa: BLE001 - the one place where any error becomes a row
+        if len(busy) > 1:  # find the culprit: its neighbours are healthy
+            for row in busy:
+                yield from guarded(stage, [row])
+            return
+        yield stage.idle(_lost(busy[0], error, stage.name))
+        return
+    share = (time.perf_counter() - started) / len(busy)
+    for row in done:
+        row = _timed(row, stage.name, share)
+        yield row if row["segment"] else stage.idle(row)
+
+
+def _lost(row: Row, error: Exception, stage: str) -> Row:
+    segment = Segment.from_json(row["segment"])
+    if not isinstance(error, TalklipError):
+        log.exception("stage %s failed on segment %d of %s", stage, segment.index, segment.title)
+    lost = [
+        failure(error, stage=stage, title=segment.title, language=language, segment=segment.index)
+        for language in dict.fromkeys(p.language for p in segment.placements)
+    ]
+    return row | {"segment": "", "failures": dump([*load_failures(row["failures"]), *lost])}
+
+
+def _timed(row: Row, stage: str, seconds: float) -> Row:
+    spent = json.loads(row["seconds"])
+    spent[stage] = spent.get(stage, 0.0) + seconds
+    return row | {"seconds": json.dumps(spent)}

@@ -1,0 +1,166 @@
+"""Turns the list of stages into Ray Data, and keeps the book while it streams. The only door to Ray here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
+
+from talklip_ray.config import Pools
+from talklip_ray.errors import ConfigError
+from talklip_ray.pipeline.assemble import Done, assemble_title
+from talklip_ray.pipeline.dub import Step, dub, work
+from talklip_ray.pipeline.ledger import Ledger
+from talklip_ray.pipeline.plan import title_row
+from talklip_ray.pipeline.quarantine import failure
+from talklip_ray.pipeline.results import Summary, summarise, write_results
+from talklip_ray.pipeline.run import Run
+from talklip_ray.pipeline.sizing import check_fit, fitted
+from talklip_ray.records import Failure, Part, Row, Title
+from talklip_ray.storage.uri import open_store
+
+PATIENCE = 20
+"""Titles that must have ended before the share of failures can stop a run."""
+
+
+def connect(address: str = "") -> None:
+    """Joins the cluster at ``address`` or RAY_ADDRESS, else starts Ray on this machine alone.
+
+    Never a cluster that merely happens to run here: that is what ``ray.init()`` without an address would do.
+    """
+    if ray.is_initialized():
+        return
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(
+            address=target,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **({"include_dashboard": False} if target == "local" else {}),
+        )
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(target, f"RAY_ADDRESS must name a running Ray cluster: {error}") from error
+
+
+class Worker:
+    """A stage as Ray Data wants it: columns in, columns out, one row a block."""
+
+    def __init__(self, step: Step, run: Run) -> None:
+        self.stage = step.stage(run)
+
+    def __call__(self, columns: dict[str, np.ndarray]) -> Iterator[dict[str, list[Any]]]:
+        for row in work(self.stage, list(_rows(columns))):
+            yield {name: [value] for name, value in row.items()}
+
+
+def _rows(columns: dict[str, np.ndarray]) -> Iterator[Row]:
+    names = list(columns)
+    for values in zip(*columns.values(), strict=True):
+        yield {n: v if isinstance(v, np.ndarray) else str(v) for n, v in zip(names, values, strict=True)}
+
+
+def build(run: Run, titles: Sequence[Title], pools: Pools) -> Dataset:
+    """The list of stages over the titles, as a lazy Ray Data pipeline in streaming mode."""
+    context = DataContext.get_current()
+    context.target_max_block_size = 1  # one row, one block: a row is a segment, megabytes of crops already
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.exclude_resources = ExecutionResources(
+        cpu=pools.assemble.cpus * pools.assemble.workers[0]
+    )
+    data = ray.data.from_items([title_row(t) for t in titles], override_num_blocks=min(len(titles), 10_000))
+    for step in dub(pools):
+        pool = step.pool
+        fewest, most = pool.workers
+        data = data.map_batches(
+            Worker,
+            fn_constructor_args=(step, run),
+            batch_size=pool.rows,
+            batch_format="numpy",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(min_size=fewest, max_size=most, initial_size=fewest),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            memory=pool.memory or None,
+        )
+    return data
+
+
+class Assembly:
+    """Assembles titles as Ray tasks beside the pipeline; the pools leave room for them."""
+
+    def __init__(self, run: Run, pools: Pools) -> None:
+        self.run = run
+        self.task = ray.remote(assemble_title).options(num_cpus=pools.assemble.cpus, max_retries=3)
+        self.pending: dict[ray.ObjectRef[Done], list[Part]] = {}
+
+    def submit(self, parts: list[Part]) -> None:
+        self.pending[self.task.remote(self.run, parts)] = parts
+
+    def collect(self, ledger: Ledger, *, wait: bool) -> None:
+        """Books finished products; with ``wait`` until none is left."""
+        while self.pending:
+            ready, _ = ray.wait(list(self.pending), timeout=None if wait else 0)
+            for ref in ready:
+                parts = self.pending.pop(ref)
+                try:
+                    ledger.finish(ray.get(ref))
+                except Exception as error:  # noqa: BLE001 - one bad title never stops the others
+                    ledger.fail(_assembly_failure(error, parts[0]))
+            if not wait:
+                return
+
+
+def _assembly_failure(error: Exception, part: Part) -> Failure:
+    cause = getattr(error, "cause", None)  # what a Ray task raised arrives wrapped
+    return failure(
+        cause if isinstance(cause, Exception) else error,
+        stage="assemble",
+        title=part.title,
+        language=part.placement.language,
+    )
+
+
+def dub_catalog(
+    run: Run,
+    titles: Sequence[Title],
+    rejected: Sequence[Failure] = (),
+    *,
+    progress: Callable[[Ledger], None] = lambda ledger: None,
+) -> Summary:
+    """Dubs every title of a manifest and writes the run's results; one bad title never stops it.
+
+    Expects ``connect`` to have been called. Raises ConfigError when the workers do not fit the cluster.
+    """
+    started = time.perf_counter()
+    have = ray.cluster_resources()
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    pools = run.config.pools or fitted(cpus, gpus)
+    check_fit(pools, cpus, gpus)
+    ledger = Ledger(titles, rejected)
+    assembly = Assembly(run, pools)
+    for batch in build(run, titles, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
+        for row in batch.to_pylist():
+            for parts in ledger.take(row):
+                assembly.submit(parts)
+        assembly.collect(ledger, wait=False)
+        progress(ledger)
+        if _hopeless(run, ledger, len(titles)):
+            break
+    assembly.collect(ledger, wait=True)
+    ledger.close()
+    progress(ledger)
+    summary = summarise(run, ledger, time.perf_counter() - started)
+    write_results(open_store(run.config.storage), summary)
+    return summary
+
+
+def _hopeless(run: Run, ledger: Ledger, titles: int) -> bool:
+    failed = ledger.failed_titles
+    return failed >= PATIENCE and failed / titles > run.config.max_failed_share

@@ -1,0 +1,39 @@
+"""Which weights a run repaints with, found once and named by digest."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from talklip_ray.config import STARTER
+from talklip_ray.errors import SourceChangedError, StoreError, WeightsError
+from talklip_ray.models.checkpoints import verify
+from talklip_ray.pipeline.run import Run
+from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.store import Store
+
+
+def starter_path() -> Path:
+    """The weights that come with the package: one synthetic face, a demonstration."""
+    return Path(str(resources.files("talklip_ray") / "weights" / "starter.safetensors"))
+
+
+def local_weights(store: Store, weights: str) -> Path:
+    """The weights file on this machine. Raises WeightsError when there is none."""
+    if weights == STARTER:
+        return starter_path()
+    try:
+        return fetch(store, weights, cache_folder())
+    except (StoreError, SourceChangedError) as error:
+        found = f"the weights must be a readable safetensors file: {error.detail}"
+        raise WeightsError(weights, f"{found}; make one with `talklip weights import`") from error
+
+
+def checked_weights(store: Store, weights: str) -> str:
+    """The digest of weights that fit the network they are for, before any worker starts."""
+    return verify(local_weights(store, weights)).digest
+
+
+def weights_path(store: Store, run: Run) -> Path:
+    """The run's weights, as a worker finds them; refuses others that took their place since."""
+    return local_weights(store, run.weights)

@@ -1,0 +1,213 @@
+"""Typed, frozen settings of a training run. Recipes (recipes.py) return complete ones; nothing is derived later.
+
+A global batch is ``clips`` clips times the windows drawn from each times ``window`` frames. It does not depend
+on how many workers share it: each takes its slice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from talklip_ray.config import LocateConfig
+from talklip_ray.errors import ConfigError
+from talklip_ray.models.talklip import NetworkConfig
+from talklip_ray.training.losses import LossWeights
+
+
+class EngineKind(StrEnum):
+    """Who holds the parameters."""
+
+    DEEPSPEED = "deepspeed"
+    PLAIN = "plain"
+    """torch alone, one process: for tests and notebooks."""
+
+
+class Precision(StrEnum):
+    FP32 = "fp32"
+    BF16 = "bf16"
+    """Autocast: parameters and sums stay float32."""
+
+
+class Decay(StrEnum):
+    CONSTANT = "constant"
+    COSINE = "cosine"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareConfig:
+    """How talking videos become training rows."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    locate: LocateConfig = field(default_factory=LocateConfig)
+    """The very settings dubbing finds faces with, so that training sees the same crops."""
+    piece_seconds: float = 20.0
+    """Longer clips become several rows of at most this length."""
+    min_face_share: float = 0.9
+    """A piece with a usable face in a smaller share of its frames is left out."""
+    min_frames: int = 10
+    """Shorter pieces are left out: a window and an identity from elsewhere must fit."""
+    clips_per_shard: int = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """What a batch is made of."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    clips: int = 8
+    """Clips in a global batch."""
+    windows: int = 0
+    """Windows drawn from each clip; 0: one for every 12.5 frames, kept more than 4 apart (model.md section 1)."""
+    window: int = 5
+    """Consecutive frames in a window."""
+    flip: float = 0.0
+    """Probability that a window is mirrored left to right."""
+    brightness: float = 0.0
+    """Largest change of a window's brightness, as a share of it."""
+    hold_out: float = 0.0
+    """Share of the clips, chosen by their names, that is only ever used to validate."""
+    cache_bytes: int = 4 << 30
+    """Rows kept in a worker's memory between epochs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """Adam, and how its learning rate moves over the run."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    eps: float = 1e-8
+    warmup: float = 0.0
+    """Share of the run over which the rate climbs from zero."""
+    decay: Decay = Decay.CONSTANT
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """How parameters, gradients and optimizer state are kept."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: EngineKind = EngineKind.DEEPSPEED
+    zero_stage: int = 0
+    precision: Precision = Precision.FP32
+    channels_last: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkersConfig:
+    """Processes of the run and what each needs."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    count: int = 1
+    cpus: int = 1
+    """CPUs, and threads, of each worker."""
+    gpus: int = 0
+    """GPUs of each worker: 0 or 1."""
+    max_failures: int = 2
+    """Worker failures after which the run gives up; it resumes from the last checkpoint until then."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeepConfig:
+    """Checkpoints, validation and reports, all counted in steps."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    checkpoint_every: int = 3000
+    validate_every: int = 3000
+    """Only with ``data.hold_out``."""
+    report_every: int = 50
+    last: int = 2
+    """How many checkpoints stay."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """A whole training run."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str
+    network: NetworkConfig
+    steps: int
+    seed: int = 0
+    losses: LossWeights = field(default_factory=LossWeights)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    keep: KeepConfig = field(default_factory=KeepConfig)
+
+    def __post_init__(self) -> None:
+        for ok, rule in (
+            (self.steps > 0, f"`steps` must be positive, got {self.steps}"),
+            (self.data.clips % self.workers.count == 0, _SLICES.format(self.data.clips, self.workers.count)),
+            (self.data.window > 0, f"`data.window` must be positive, got {self.data.window}"),
+            (0 <= self.data.hold_out < 1, f"`data.hold_out` must be in [0, 1), got {self.data.hold_out}"),
+            (0 <= self.engine.zero_stage <= 3, f"`engine.zero_stage` must be 0 to 3, got {self.engine.zero_stage}"),
+            (
+                self.engine.kind == EngineKind.DEEPSPEED or self.workers.count == 1,
+                f"`engine.kind: plain` works in one process, got `workers.count: {self.workers.count}`",
+            ),
+            (self.workers.gpus in (0, 1), f"`workers.gpus` must be 0 or 1, got {self.workers.gpus}"),
+        ):
+            if not ok:
+                raise ConfigError(f"recipe {self.name}", rule)
+        self.losses.check(f"recipe {self.name}")
+
+
+T = TypeVar("T")
+_SLICES = "`data.clips` must be a multiple of `workers.count` so that all workers get as many, got {} and {}"
+
+
+def override(config: T, assignments: dict[str, str], where: str = "--set") -> T:
+    """The same kind of config with ``{"data.clips": "16"}`` style values laid over it.
+
+    Raises ConfigError naming the key, what was found and what is allowed.
+    """
+    raw = asdict(config)  # type: ignore[call-overload]
+    for dotted, text in assignments.items():
+        _assign(raw, dotted, yaml.safe_load(text), where)
+    try:
+        return TypeAdapter(type(config)).validate_python(raw)
+    except ValidationError as error:
+        raise ConfigError(where, "; ".join(_sentence(e) for e in error.errors())) from error
+
+
+def to_json(config: TrainConfig) -> str:
+    """The whole config as JSON; ``from_json`` gives an equal one back."""
+    return TypeAdapter(TrainConfig).dump_json(config).decode()
+
+
+def from_json(text: str) -> TrainConfig:
+    return TypeAdapter(TrainConfig).validate_json(text)
+
+
+def _assign(raw: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    *path, last = dotted.split(".")
+    group = raw
+    for key in path:
+        if not isinstance(group.get(key), dict):
+            raise ConfigError(f"{where} {dotted}", f"`{key}` must be a group of settings; there are {sorted(group)}")
+        group = group[key]
+    if last not in group:
+        raise ConfigError(f"{where} {dotted}", f"no such setting `{last}`; there are {sorted(group)}")
+    group[last] = value
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    return f"`{key}`: {error['msg'][:1].lower()}{error['msg'][1:]}, found {error['input']!r}"
