@@ -52,7 +52,7 @@ shared_library() {
 }
 
 install_packages() {
-  local root=() command
+  local root=() command log
   command="apt-get update && apt-get install -y --no-install-recommends $*"
   command -v apt-get >/dev/null ||
     stop "this machine lacks what Debian calls: $*. There is no apt-get here; install their equivalents and run again."
@@ -62,10 +62,12 @@ install_packages() {
     root=(sudo -n)
   fi
   say "installing system packages: $*"
+  log=$(mktemp)
   { "${root[@]}" apt-get update -qq &&
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } </dev/null >&2 ||
-    stop "apt-get could not install the packages above. Run, then try again:
-    $command"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } </dev/null >"$log" 2>&1 ||
+    { tail -n 15 "$log" >&2; stop "apt-get could not install these packages. Run, then try again:
+    $command"; }
+  rm -f "$log"
 }
 
 logged() {

@@ -129,6 +129,8 @@ class StorageConfig:
     endpoint_url: str = ""
     """S3 endpoint when it is not AWS's; "" leaves it to AWS_ENDPOINT_URL and the AWS config file."""
     region: str = ""
+    attempts: int = 6
+    """How often a request is tried, with growing random pauses, before its failure counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

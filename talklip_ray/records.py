@@ -118,13 +118,15 @@ class PictureFormat:
     width: int
     height: int
     rotation: int
+    """Degrees counter-clockwise that turn the stored picture upright."""
+    mirrored: bool
     pix_fmt: str
     primaries: int
     trc: int
     space: int
     range: int
     aspect: Fraction
-    """Shape of a pixel, width over height; 0 where the source does not say."""
+    """Shape of a stored pixel, width over height."""
     rate: Fraction
     """Average frames a second: a hint for the encoder's rate control, never a timestamp."""
     time_base: Fraction

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
 from talklip_ray.errors import WeightsError
-from talklip_ray.faces.detect import Faces
+from talklip_ray.faces.detect import Faces, shrink
 
 CELL = 4
 """Pixels to a cell of the output grid."""
@@ -103,17 +102,6 @@ def strongest(boxes_N4: NDArray[np.float32], scores_N: NDArray[np.float32]) -> l
         shared = np.prod(np.clip(high - low, 0, None), axis=1)
         left = rest[shared <= OVERLAP * (areas_N[best] + areas_N[rest] - shared)]
     return keep
-
-
-def shrink(image_HWC: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The picture with its longer side at most ``side``, and what (x, y) must be multiplied by to get back."""
-    height, width = image_HWC.shape[:2]
-    ratio = min(1.0, side / max(height, width))
-    if ratio == 1.0:
-        return image_HWC, np.ones(2, np.float32)
-    size = max(1, round(width * ratio)), max(1, round(height * ratio))
-    small = np.asarray(cv2.resize(image_HWC, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return small, np.array([width / size[0], height / size[1]], np.float32)
 
 
 def _padded(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

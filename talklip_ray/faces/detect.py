@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,3 +57,14 @@ def build_detector(name: str, weights: Path | None, *, side: int, min_score: flo
     # By name, so that those who use CenterFace do not pay for importing torch (seconds, and hundreds of MB a worker).
     module = cast("_Module", importlib.import_module(MODULES[name]))
     return module.build(name, weights, side=side, min_score=min_score)
+
+
+def shrink(image_HWC: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The picture with its longer side at most ``side``, and what (x, y) must be multiplied by to get back."""
+    height, width = image_HWC.shape[:2]
+    ratio = min(1.0, side / max(height, width))
+    if ratio == 1.0:
+        return image_HWC, np.ones(2, np.float32)
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    small = np.asarray(cv2.resize(image_HWC, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return small, np.array([width / size[0], height / size[1]], np.float32)

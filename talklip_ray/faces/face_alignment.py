@@ -17,8 +17,7 @@ from face_alignment.detection.sfd import FaceDetector as SFDDetector
 from numpy.typing import NDArray
 
 from talklip_ray.errors import WeightsError
-from talklip_ray.faces.centerface import shrink
-from talklip_ray.faces.detect import Faces
+from talklip_ray.faces.detect import Faces, shrink
 
 S3FD = "s3fd-619a316812.pth from https://www.adrianbulat.com/downloads/python-fan/"
 BLAZEFACE = "blazeface.pth and anchors.npy (or blazefaceback.pth and anchorsback.npy) from hollance/BlazeFace-PyTorch"

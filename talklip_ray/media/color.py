@@ -1,7 +1,7 @@
 """Y'CbCr and R'G'B', for small regions of a picture.
 
-All in integers, so that the same picture gives the same crop on every machine. Matrices are those of
-ITU-R BT.601, BT.709, BT.2020 (non-constant luminance) and SMPTE 240M; codes follow ITU-T H.273.
+Matrices are those of ITU-R BT.601, BT.709, BT.2020 (non-constant luminance) and SMPTE 240M; codes follow
+ITU-T H.273.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -33,17 +34,18 @@ _LUMA = {
 HD_LINES = 720
 """A picture that does not say its matrix is taken for BT.709 from this height on, for BT.601 below it."""
 
-_SHIFT = 16
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColorTags:
-    """How a video says its colours are to be read: ITU-T H.273 codes; range 1 is limited, 2 is full, 0 unsaid."""
+    """How a video says its colours are to be read: ITU-T H.273 codes; range 1 is limited, 2 is full.
+
+    Limited is what a video means that says nothing; codecs differ in whether they then report it.
+    """
 
     primaries: int = UNKNOWN
     trc: int = UNKNOWN
     space: int = UNKNOWN
-    range: int = 0
+    range: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +66,11 @@ def matrix_code(space: int, height: int) -> int:
 
 def to_rgb(y_HW: Array, cb_HW: Array, cr_HW: Array, scheme: Scheme) -> npt.NDArray[np.uint8]:
     """Planes of one size, uint8 or uint16, to RGB uint8 [H,W,3]; colours no screen can show are clipped."""
-    luma, cr_r, cb_g, cr_g, cb_b, black, grey = _decoding(scheme)
-    y = (y_HW.astype(np.int32) - black) * luma
-    y += 1 << (_SHIFT - 1)
-    cb, cr = cb_HW.astype(np.int32) - grey, cr_HW.astype(np.int32) - grey
-    rgb = np.empty((*y.shape, 3), np.int32)
-    np.add(y, cr * cr_r, out=rgb[..., 0])
-    np.add(y, cb * cb_g + cr * cr_g, out=rgb[..., 1])
-    np.add(y, cb * cb_b, out=rgb[..., 2])
-    rgb >>= _SHIFT
-    return np.clip(rgb, 0, 255, out=rgb).astype(np.uint8)
+    yuv = cv2.merge([y_HW, cb_HW, cr_HW])
+    if y_HW.dtype == np.uint8:
+        return np.asarray(cv2.transform(yuv, _decoding(scheme)), np.uint8)
+    rgb = cv2.transform(np.asarray(yuv, np.float32), _decoding(scheme))
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
 
 
 def difference_matrix(scheme: Scheme) -> npt.NDArray[np.float32]:
@@ -98,19 +95,22 @@ def _spans(scheme: Scheme) -> tuple[float, float]:
 
 
 @lru_cache
-def _decoding(scheme: Scheme) -> tuple[int, int, int, int, int, int, int]:
-    """Fixed-point factors of to_rgb, then the codes of black and of grey chroma."""
+def _decoding(scheme: Scheme) -> npt.NDArray[np.float32]:
+    """[3,4] taking (Y, Cb, Cr, 1) codes to RGB from 0 to 255."""
     red, blue = _LUMA[scheme.space]
     green = 1 - red - blue
     luma_span, chroma_span = _spans(scheme)
-    unit = 255 * 2**_SHIFT
-    factors = (
-        1 / luma_span,
-        2 * (1 - red) / chroma_span,
-        -2 * (1 - blue) * blue / green / chroma_span,
-        -2 * (1 - red) * red / green / chroma_span,
-        2 * (1 - blue) / chroma_span,
+    factors = np.array(
+        [
+            [1 / luma_span, 0, 2 * (1 - red) / chroma_span],
+            [
+                1 / luma_span,
+                -2 * (1 - blue) * blue / green / chroma_span,
+                -2 * (1 - red) * red / green / chroma_span,
+            ],
+            [1 / luma_span, 2 * (1 - blue) / chroma_span, 0],
+        ]
     )
-    luma, cr_r, cb_g, cr_g, cb_b = (round(unit * factor) for factor in factors)
-    black = 0 if scheme.full else 16 << (scheme.depth - 8)
-    return luma, cr_r, cb_g, cr_g, cb_b, black, 128 << (scheme.depth - 8)
+    step = 1 << (scheme.depth - 8)
+    zero = np.array([0 if scheme.full else 16 * step, 128 * step, 128 * step])
+    return np.hstack([factors, -(factors @ zero)[:, None]]).astype(np.float32) * 255

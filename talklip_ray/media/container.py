@@ -1,11 +1,12 @@
 """Opening media files: the one seam at which FFmpeg's errors become ours.
 
-A file is hostile until read. FFmpeg gets the bytes of our own file object and no name, may only use the demuxers
-listed here, and is refused every further file or address that the content may point it to.
+A file is hostile until read. FFmpeg gets the bytes of our own file object and no name, may only use the
+demuxers listed here, and is refused every further file or address that the content may point it to.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
 
-from talklip_ray.errors import MediaError, NotFoundError
+from talklip_ray.errors import AccessError, FullError, MediaError, NotFoundError
 
 File = Path | BinaryIO
 
@@ -92,8 +93,8 @@ class Source:
 
 @contextmanager
 def open_source(file: File, where: str) -> Iterator[Source]:
-    """Open a media file for reading. FFmpeg's errors within the block become MediaError; errors of the file object
-    itself (a source that changed, a store that refuses) pass as they are.
+    """Open a media file for reading. FFmpeg's errors within the block become MediaError; errors of the file
+    object itself (a source that changed, a store that refuses) pass as they are.
     """
     if isinstance(file, Path):
         with _opened(file, where) as handle, open_source(handle, where) as source:
@@ -130,6 +131,21 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
 
 
 @contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Errors of writing a file: FullError where the disk is, AccessError where it is not allowed, else
+    MediaError."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError) as error:
+        where, number = str(path), getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise FullError(where, f"there must be room to write, found: {error}; free some space") from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise AccessError(where, f"the directory must be writable, found: {error}; check permissions") from error
+        raise MediaError(where, f"encoding must succeed, found: {error}; check settings and free space") from error
+
+
+@contextmanager
 def _opened(path: Path, where: str) -> Iterator[BinaryIO]:
     try:
         handle = path.open("rb")
@@ -143,6 +159,4 @@ def _opened(path: Path, where: str) -> Iterator[BinaryIO]:
 
 def _sentence(error: av.error.FFmpegError) -> str:
     found = error.strerror or type(error).__name__
-    if error.log:
-        found += f" ({error.log[1]}: {error.log[2].strip()})"
     return f"must be a whole, readable media file, found: {found}; check that it plays and upload it again"

@@ -3,10 +3,11 @@
 Two voices, one per kind of listener:
 
     LOCAL    80 steps a second, 80 values: log-mel magnitudes in -4 .. 4, as Wav2Lip makes them
-    GLOBAL   25 steps a second, 104 values: 4 rows of 26 log filter-bank energies, each step normalised, as AV-HuBERT
+    GLOBAL   25 steps a second, 104 values: 4 rows of 26 log filter-bank energies, each step
+             normalised, as AV-HuBERT takes them
 
-Any slice equals the same rows of the whole file bit for bit: outside the file there are zeros, every row is computed
-from its own samples alone, and matrix products run over blocks of one fixed shape.
+Any slice equals the same rows of the whole file bit for bit: outside the file there are zeros, every row
+is computed from its own samples alone, and matrix products run over blocks of one fixed shape.
 
 Shapes: N samples, T frames of 10 ms, A steps, K frequency bins, M mel filters, F values a step.
 """
@@ -75,9 +76,9 @@ def features(
 ) -> Floats:
     """Steps [first_step, stop_step) of a file, float32 [stop_step - first_step, F].
 
-    ``samples`` are mono in -1 .. 1, exactly the ones ``samples_for`` names. ``num_samples`` is the length of the whole
-    file: GLOBAL's last step is then filled up with rows of zeros as the released code does; None means the file
-    goes on (in silence) for as long as anyone asks.
+    ``samples`` are mono in -1 .. 1, exactly the ones ``samples_for`` names. ``num_samples`` is the length
+    of the whole file: GLOBAL's last step is then filled up with rows of zeros as the released code does;
+    None means the file goes on (in silence) for as long as anyone asks.
     """
     begin, end = samples_for(voice, first_step, stop_step)
     if stop_step <= first_step:
@@ -97,7 +98,8 @@ def features(
 def logfbank(samples: NDArray[np.int16] | Floats) -> Floats:
     """Natural log of 26 filter-bank energies, a row each 10 ms: [T, 26]. Samples on the int16 scale.
 
-    The defaults of python_speech_features.logfbank: 25 ms rectangular windows, 512-point spectrum, zeros to epsilon.
+    The defaults of python_speech_features.logfbank: 25 ms rectangular windows, 512-point spectrum, zeros to
+    epsilon.
     """
     total = num_frames(len(samples))
     padded = np.zeros(1 + (total - 1) * _FRAME_HOP + _FRAME, np.float64)
@@ -116,8 +118,8 @@ def layer_norm(rows_AF: Floats, eps: float = 1e-5) -> Floats:
     """Each row to mean 0 and variance 1, in double precision so that a constant row stays zero."""
     rows = rows_AF.astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
-    scale = np.sqrt((rows * rows).mean(axis=1, keepdims=True) + eps)
-    return (rows / scale).astype(np.float32)
+    rows /= np.sqrt((rows * rows).mean(axis=1, keepdims=True) + eps)
+    return rows.astype(np.float32)
 
 
 def _emphasised(samples: NDArray[np.floating], begin: int, num_samples: int | None) -> Doubles:
@@ -147,7 +149,9 @@ def _log_energies(emphasised: Doubles, first_frame: int) -> Floats:
 
 
 def _blockwise(rows_TK: Doubles, filters_KM: Doubles, first: int) -> Doubles:
-    """``rows @ filters`` in blocks of one shape on the absolute grid: a row's sum never depends on its company."""
+    """``rows @ filters`` in blocks of one shape on the absolute grid: a row's sum never depends on its
+    company.
+    """
     lead = first % _BLOCK
     total = lead + len(rows_TK)
     padded = np.zeros((-(-total // _BLOCK) * _BLOCK, rows_TK.shape[1]), np.float64)

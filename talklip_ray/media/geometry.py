@@ -1,8 +1,8 @@
 """Upright and stored pictures.
 
-A phone stores a portrait picture lying on its side and says in a display matrix how to turn it. Everything that
-looks at faces works on the upright picture; codecs work on the stored one. ``rotation`` is how far the stored
-picture turns counter-clockwise to stand upright: 0, 90, 180 or 270 degrees.
+A phone stores a portrait picture lying on its side and says in a display matrix how to turn it. Everything
+that looks at faces works on the upright picture; codecs work on the stored one. ``rotation`` is how far the
+stored picture turns counter-clockwise to stand upright: 0, 90, 180 or 270 degrees.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def as_stored(image: npt.NDArray[Any], rotation: int) -> npt.NDArray[Any]:
 
 
 def stored_box(box: Sequence[int], width: int, height: int, rotation: int) -> IntBox:
-    """Where a box of the upright picture lies in the stored one of ``width`` x ``height``; boxes are x0, y0, x1, y1."""
+    """Where a box of the upright picture lies in the stored one of ``width`` x ``height``; boxes are x0, y0,
+    x1, y1."""
     x0, y0, x1, y1 = (int(v) for v in box)
     if rotation == 90:
         return width - y1, x0, width - y0, x1
@@ -44,8 +45,8 @@ def stored_box(box: Sequence[int], width: int, height: int, rotation: int) -> In
 
 
 def orientation(matrix: Sequence[int]) -> tuple[int, bool]:
-    """(rotation, mirrored) of a display matrix of nine integers: turn the stored picture by ``rotation``, then flip
-    it left to right if ``mirrored``. Angles between quarter turns go to the nearest.
+    """(rotation, mirrored) of a display matrix of nine integers: turn the stored picture by ``rotation``,
+    then flip it left to right if ``mirrored``. Angles between quarter turns go to the nearest.
     """
     if len(matrix) != 9:
         return 0, False
@@ -55,6 +56,5 @@ def orientation(matrix: Sequence[int]) -> tuple[int, bool]:
         a, c = -a, -c
     if a == b == 0:
         return 0, mirrored
-    # Row vectors times matrix, y downwards: [1 0 / 0 1] leaves the picture, [0 -1 / 1 0] turns it counter-clockwise.
-    degrees = np.degrees(np.arctan2(-b, a))
-    return int(round(degrees / 90)) % 4 * 90, mirrored
+    # Row vectors times the matrix, y downwards: [0 -1 / 1 0] turns a quarter counter-clockwise.
+    return round(float(np.degrees(np.arctan2(-b, a))) / 90) % 4 * 90, mirrored

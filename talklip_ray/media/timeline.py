@@ -1,7 +1,7 @@
 """Exact rational time: timestamps, seconds, steps of a clock.
 
-A timestamp (``pts``) counts ticks of a rational ``time_base``; seconds are Fractions. Floats never decide which
-frame or sample is meant: at 29.97 frames a second they are off by one within the hour.
+A timestamp (``pts``) counts ticks of a rational ``time_base``; seconds are Fractions. Floats never decide
+which frame or sample is meant: at 29.97 frames a second they are off by one within the hour.
 """
 
 from __future__ import annotations
@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
 
 
 def to_seconds(pts: int, time_base: Fraction) -> Fraction:
@@ -47,22 +52,21 @@ def is_increasing(pts: Sequence[int]) -> bool:
     return all(early < late for early, late in pairwise(pts))
 
 
-def reorder_depth(pts: Sequence[int]) -> int:
-    """How many frames, at most, are decoded before a frame that is shown before them. ``pts`` in decoding order."""
-    rank = {value: index for index, value in enumerate(sorted(pts))}
-    return max((index - rank[value] for index, value in enumerate(pts)), default=0)
-
-
-def dts_from_pts(pts: Sequence[int]) -> list[int]:
+def dts_from_pts(pts: Sequence[int] | IntArray) -> IntArray:
     """Decoding timestamps for frames whose ``pts`` come in decoding order.
 
-    Strictly increasing, never later than the frame's pts, and as late as that allows: the sorted pts delayed by
-    the reorder depth, led in by ticks before the first.
+    Strictly increasing, never later than the frame's pts, and as late as that allows: the sorted pts delayed
+    by the reorder depth (how many frames, at most, are decoded before one that is shown before them), led in
+    by ticks before the first.
     """
-    depth = reorder_depth(pts)
-    ordered = sorted(pts)
-    if depth == 0 or not ordered:
+    coded = np.asarray(pts, np.int64)
+    order = np.argsort(coded, kind="stable")
+    ordered = coded[order]
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    depth = int(np.max(np.arange(len(order)) - rank, initial=0))
+    if depth == 0:
         return ordered
-    step = max(1, min((late - early for early, late in pairwise(ordered)), default=1))
-    lead = [ordered[0] - step * (depth - i) for i in range(depth)]
-    return lead + ordered[: len(ordered) - depth]
+    step = int(np.min(np.diff(ordered)))
+    lead = ordered[0] - step * np.arange(depth, 0, -1)
+    return np.concatenate([lead, ordered[: len(ordered) - depth]])

@@ -102,7 +102,8 @@ class PositionalConv(nn.Module):
         weight = self.direction * (self.length / self.direction.norm(dim=(0, 1), keepdim=True))
         pad = weight.shape[2] // 2
         out_BDA = F.conv1d(x_BAD.transpose(1, 2), weight, self.bias, padding=pad, groups=self.groups)
-        return F.gelu(out_BDA[:, :, :-1]).transpose(1, 2)  # an even kernel gives one step too many
+        out_BAD: Tensor = F.gelu(out_BDA[:, :, :-1]).transpose(1, 2)  # an even kernel gives one too many
+        return out_BAD
 
 
 class Block(nn.Module):
@@ -125,12 +126,13 @@ class Block(nn.Module):
 
     def forward(self, x_BAD: Tensor, heard_B11A: Tensor | None) -> Tensor:
         x_BAD = x_BAD + self.dropout(self.attend(self.attention_norm(x_BAD), heard_B11A))
-        y_BAD = F.gelu(self.widen(self.norm(x_BAD)))
-        return x_BAD + self.dropout(self.narrow(y_BAD))
+        y_BAD: Tensor = self.dropout(self.narrow(F.gelu(self.widen(self.norm(x_BAD)))))
+        return x_BAD + y_BAD
 
     def attend(self, x_BAD: Tensor, heard_B11A: Tensor | None) -> Tensor:
         def split(y_BAD: Tensor) -> Tensor:
-            return y_BAD.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            num_clips, num_steps, width = y_BAD.shape
+            return y_BAD.view(num_clips, num_steps, self.heads, width // self.heads).transpose(1, 2)
 
         mixed_BHAd = F.scaled_dot_product_attention(
             split(self.query(x_BAD)),
@@ -146,8 +148,8 @@ class Block(nn.Module):
 def window_of(step: int, num_steps: int) -> int:
     """Number of the 20 s window in which ``step`` is most central.
 
-    Windows start every 10 s on the dub's own clock and end with the dub; one that would lie wholly inside the one
-    before is left out. So the answer depends on the dub alone, never on how a title was cut.
+    Windows start every 10 s on the dub's own clock and end with the dub; one that would lie wholly inside
+    the one before is left out. So the answer depends on the dub alone, never on how a title was cut.
     """
     last = max(0, -(-num_steps // HOP) - 2)
     return min(max(0, (step - (WINDOW - HOP) // 2) // HOP), last)
@@ -159,7 +161,8 @@ def window_span(window: int, num_steps: int) -> tuple[int, int]:
 
 
 def global_span(first_step: int, stop_step: int, num_steps: int) -> tuple[int, int]:
-    """Steps that must be heard so that [first_step, stop_step) get the same embeddings under any segmentation.
+    """Steps that must be heard so that [first_step, stop_step) get the same embeddings under any
+    segmentation.
 
     Steps outside the dub count as its first or last one.
     """

@@ -15,7 +15,8 @@ REPEATS = (0, 1, 2, 2, 2, 2, 2)
 
 
 class Generator(nn.Module):
-    """Seven blocks from 1 to S positions a side; after each, what the video encoder saw at that size joins in.
+    """Seven blocks from 1 to S positions a side; after each, what the video encoder saw at that size joins
+    in.
 
     ``skips`` are the video encoder's widths, largest picture first.
     """
@@ -23,7 +24,7 @@ class Generator(nn.Module):
     def __init__(self, embedding: int, widths: tuple[int, ...], skips: tuple[int, ...], output: int) -> None:
         super().__init__()
         joined = [width + skip for width, skip in zip(widths, reversed(skips), strict=True)]
-        blocks = [[Conv(embedding, widths[0], 1)]]
+        blocks: list[list[nn.Module]] = [[Conv(embedding, widths[0], 1)]]
         for level, (inputs, width) in enumerate(zip(joined[:-1], widths[1:], strict=True), start=1):
             blocks.append([Upscale(inputs, width, first=level == 1), *residuals(width, REPEATS[level])])
         self.blocks = nn.ModuleList(nn.Sequential(*block) for block in blocks)
@@ -34,5 +35,6 @@ class Generator(nn.Module):
         x_NCHW = embedding_ND[:, :, None, None]
         for block, skip in zip(self.blocks, reversed(seen), strict=True):
             x_NCHW = torch.cat((block(x_NCHW), skip), dim=1)
-        logits_N3SS: Tensor = self.output(x_NCHW)
+        blend, colour = self.output
+        logits_N3SS: Tensor = colour(blend(x_NCHW).to(colour.weight.dtype))  # may be kept in finer precision
         return logits_N3SS

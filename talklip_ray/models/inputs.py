@@ -1,7 +1,7 @@
 """The one place that builds what the network is shown. Training and inference both come here.
 
-Crops are RGB uint8 everywhere else; the networks were trained on BGR in 0 .. 1, so the order turns here and nowhere
-else, on the way in and on the way out.
+Crops are RGB uint8 everywhere else; the networks were trained on BGR in 0 .. 1, so the order turns here and
+nowhere else, on the way in and on the way out.
 
 Shapes: N pictures, S pixels a side, 6 = pose and identity in BGR, 3 = BGR, A audio steps, F features a step,
 W = 16 steps of a local window.
@@ -42,7 +42,8 @@ class VoiceSpan:
 
 
 def face_input(poses_NSSC: Crops | Tensor, identities_NSSC: Crops | Tensor) -> Tensor:
-    """What the video encoder sees, float32 N x 6 x S x S: the pose with its lower half hidden, then who it is.
+    """What the video encoder sees, float32 N x 6 x S x S: the pose with its lower half hidden, then who it
+    is.
 
     In dubbing a frame is its own identity; in training identity is another frame of the same clip.
     """
@@ -53,7 +54,7 @@ def face_input(poses_NSSC: Crops | Tensor, identities_NSSC: Crops | Tensor) -> T
 
 def picture(crops_NSSC: Crops | Tensor) -> Tensor:
     """Crops as the network's pictures, float32 N x 3 x S x S, BGR in 0 .. 1. Also what training aims at."""
-    crops = crops_NSSC if isinstance(crops_NSSC, Tensor) else torch.from_numpy(np.ascontiguousarray(crops_NSSC))
+    crops = crops_NSSC if isinstance(crops_NSSC, Tensor) else torch.from_numpy(np.array(crops_NSSC))
     return crops.flip(-1).permute(0, 3, 1, 2).contiguous().float() / 255.0
 
 
@@ -78,7 +79,8 @@ def span_for(config: NetworkConfig, first_step: int, stop_step: int, num_steps: 
 
 
 def mel_windows(config: NetworkConfig, span: VoiceSpan, steps_N: NDArray[np.int64]) -> Tensor:
-    """Windows of the local listener, float32 N x 1 x F x W, for frames at ``steps_N``. Silence outside the dub.
+    """Windows of the local listener, float32 N x 1 x F x W, for frames at ``steps_N``. Silence outside the
+    dub.
 
     Raises ValueError where the span lacks steps that the dub has (ask ``span_for``).
     """
@@ -90,7 +92,8 @@ def mel_windows(config: NetworkConfig, span: VoiceSpan, steps_N: NDArray[np.int6
             f"windows need steps {rows_NW[spoken_NW].min()}..{rows_NW[spoken_NW].max()} of the dub, "
             f"the span has {span.first_step}..{span.stop_step - 1}"
         )
-    table_AF = np.concatenate((span.features_AF, np.full((1, span.features_AF.shape[1]), SILENCE, np.float32)))
+    silence_1F = np.full((1, span.features_AF.shape[1]), SILENCE, np.float32)
+    table_AF = np.concatenate((span.features_AF, silence_1F))
     rows_NW = np.where(spoken_NW, rows_NW - span.first_step, len(table_AF) - 1)
     windows_NWF = torch.from_numpy(table_AF[rows_NW].astype(np.float32, copy=False))
     return windows_NWF.transpose(1, 2)[:, None].contiguous()
@@ -98,5 +101,9 @@ def mel_windows(config: NetworkConfig, span: VoiceSpan, steps_N: NDArray[np.int6
 
 def check_spans(spans: Sequence[VoiceSpan], which_N: NDArray[np.int64], steps_N: NDArray[np.int64]) -> None:
     """One span and one step for each frame, or ValueError."""
-    if len(which_N) != len(steps_N) or (len(which_N) and not 0 <= which_N.min() <= which_N.max() < len(spans)):
-        raise ValueError(f"{len(which_N)} frames, {len(steps_N)} steps and {len(spans)} spans do not fit together")
+    if len(which_N) != len(steps_N) or (
+        len(which_N) and not 0 <= which_N.min() <= which_N.max() < len(spans)
+    ):
+        raise ValueError(
+            f"{len(which_N)} frames, {len(steps_N)} steps and {len(spans)} spans do not fit together"
+        )

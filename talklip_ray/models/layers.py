@@ -14,7 +14,14 @@ class Conv(nn.Module):
     """Convolution, batch normalisation, the input added where ``residual``, ReLU."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: Size, stride: Size = 1, pad: Size = 0, *, residual: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Size,
+        stride: Size = 1,
+        pad: Size = 0,
+        *,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, pad)
@@ -31,7 +38,9 @@ class Conv(nn.Module):
 
 
 class Upscale(nn.Module):
-    """Transposed convolution, batch normalisation, ReLU. From 1x1 to 3x3 without padding, else to twice the size."""
+    """Transposed convolution, batch normalisation, ReLU. From 1x1 to 3x3 without padding, else to twice the
+    size.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, first: bool = False) -> None:
         super().__init__()
@@ -51,10 +60,12 @@ def residuals(width: int, count: int) -> list[Conv]:
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Merge every batch normalisation into its convolution, in place. Only right for a network in eval mode."""
+    """Merge every batch normalisation into its convolution, in place. Only right for a network in eval
+    mode.
+    """
     for module in network.modules():
         if isinstance(module, Conv | Upscale) and isinstance(module.norm, nn.BatchNorm2d):
-            module.conv = nn.utils.fuse_conv_bn_eval(  # type: ignore[assignment,type-var]
+            module.conv = nn.utils.fuse_conv_bn_eval(
                 module.conv, module.norm, transpose=isinstance(module, Upscale)
             )
             module.norm = nn.Identity()

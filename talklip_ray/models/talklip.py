@@ -2,8 +2,8 @@
 
 Shapes: N pictures, S = 96 pixels a side, D embedding, B clips, A audio steps, F audio features.
 
-The four published variants differ in who listens (l: 0.2 s around the frame, g: the whole clip) and in whether
-training adds a contrastive term (c). Wav2Lip's generator is variant l at the released sizes.
+The four published variants differ in who listens (l: 0.2 s around the frame, g: the whole clip) and in
+whether training adds a contrastive term (c). Wav2Lip's generator is variant l at the released sizes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ SIDE = 96
 MelPlacement = Literal["centered", "wav2lip"]
 MEL_OFFSET: dict[MelPlacement, int] = {"centered": -(WINDOW // 2 - 1), "wav2lip": 0}
 """Where a local window starts, in steps from the one the frame falls into. Centered: that step is the
-eighth of sixteen, so on average over frames the window's middle is the frame's own time."""
+eighth of sixteen, so on average over frames the window's middle is the frame's own time.
+"""
 
 _MAX_WIDTH, _MAX_LAYERS = 8192, 64
 
@@ -64,7 +65,13 @@ class NetworkConfig:
         counts = len(self.encoder_widths), len(self.decoder_widths), len(self.local_widths)
         if counts != (LEVELS, LEVELS, 5):
             raise ConfigError("network", f"widths must count {LEVELS}, {LEVELS} and 5 levels, found {counts}")
-        sizes = (*self.encoder_widths, *self.decoder_widths, *self.local_widths, self.output_width, self.embedding)
+        sizes = (
+            *self.encoder_widths,
+            *self.decoder_widths,
+            *self.local_widths,
+            self.output_width,
+            self.embedding,
+        )
         listener = self.listener
         sizes += (listener.width, listener.hidden, listener.heads, listener.position_kernel)
         if min(sizes) < 1 or max(sizes) > _MAX_WIDTH or not 1 <= listener.layers <= _MAX_LAYERS:
@@ -113,7 +120,7 @@ def small(variant: Variant = "l", *, mel_placement: MelPlacement = "centered") -
         output_width=8,
         embedding=128,
         local_widths=(8, 16, 32, 64, 128),
-        listener=GlobalListenerConfig(width=192, hidden=768, heads=3, layers=3),
+        listener=GlobalListenerConfig(width=192, hidden=768, heads=3, layers=2),
         mel_placement=mel_placement,
     )
 
@@ -143,8 +150,8 @@ class TalkLip(nn.Module):
     ) -> Tensor:
         """Pictures N x 3 x S x S, BGR in 0 .. 1.
 
-        ``voice``: local windows N x 1 x 80 x 16, or global rows B x A x 104 of which ``picked_N`` names the row
-        (clip x A + step) of each picture. ``padding_BA``: see GlobalListener.
+        ``voice``: local windows N x 1 x 80 x 16, or global rows B x A x 104 of which ``picked_N`` names the
+        row (clip x A + step) of each picture. ``padding_BA``: see GlobalListener.
         """
         heard_ND = self.listen(voice, padding_BA)
         if picked_N is not None:

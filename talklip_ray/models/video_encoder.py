@@ -19,7 +19,7 @@ class VideoEncoder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        levels = [[Conv(6, widths[0], 7, 1, 3)]]
+        levels: list[list[nn.Module]] = [[Conv(6, widths[0], 7, 1, 3)]]
         for before, width, repeats in zip(widths[:-2], widths[1:-1], REPEATS[1:], strict=True):
             levels.append([Conv(before, width, 3, 2, 1), *residuals(width, repeats)])
         levels.append([Conv(widths[-2], widths[-1], 3), Conv(widths[-1], widths[-1], 1)])

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from talklip_ray import __version__
 from talklip_ray.errors import MediaError
-from talklip_ray.media.assembly import Sound, assemble
+from talklip_ray.media.assembling import assemble
+from talklip_ray.media.sound import Sound
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Part
-from talklip_ray.storage.commit import Commit, publish
+from talklip_ray.storage.commit import Commit, parts_uri, product_uri, publish
 from talklip_ray.storage.uri import open_store
 
 
@@ -59,7 +61,10 @@ def assemble_title(run: Run, parts: Sequence[Part]) -> Done:
             written = assemble(
                 [folder / f"{part.index}.nut" for part in parts],
                 product,
-                form=one.format,
+                time_base=one.format.time_base,
+                origin=one.format.origin,
+                rotation=one.format.rotation,
+                mirrored=one.format.mirrored,
                 end_pts=one.placement.end_pts,
                 sound=Sound(
                     file=audio,
@@ -72,24 +77,22 @@ def assemble_title(run: Run, parts: Sequence[Part]) -> Done:
             )
         if written != num_frames:
             raise MediaError(one.video, f"the product must have {num_frames} frames, found {written}; run it again")
-        commit = Commit.of(
-            product,
+        commit = Commit(
             title=one.title,
             language=one.placement.language,
             fingerprint=one.placement.fingerprint,
             num_frames=num_frames,
             verdicts=dict(verdicts),
-            run=run.id,
+            versions={"talklip_ray": __version__},
         )
-        stat = publish(store, run.output, product, commit)
-    for part in parts:
-        store.delete(part.uri)
+        commit = publish(store, run.output, product, commit)
+    store.delete_prefix(parts_uri(run.output, commit.fingerprint, one.title, one.placement.language))
     return Done(
         title=one.title,
         language=one.placement.language,
-        uri=stat.uri,
+        uri=product_uri(run.output, one.title, one.placement.language),
         num_frames=num_frames,
-        num_bytes=stat.size,
+        num_bytes=commit.product_size,
         seconds=float(one.placement.end_pts * one.format.time_base - one.format.origin),
         verdicts=dict(verdicts),
         busy=time.perf_counter() - started,

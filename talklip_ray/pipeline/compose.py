@@ -16,7 +16,9 @@ from typing import BinaryIO
 import numpy as np
 
 from talklip_ray.faces.compose import blend
-from talklip_ray.media.video import Picture, read_pictures, read_pictures_backwards
+from talklip_ray.media.color import ColorTags
+from talklip_ray.media.picture import Picture
+from talklip_ray.media.reading import read_pictures, read_pictures_backwards
 from talklip_ray.media.writing import PartWriter
 from talklip_ray.pipeline.listen import SILENT
 from talklip_ray.pipeline.run import Run
@@ -103,7 +105,7 @@ class Compose:
             width=form.width,
             height=form.height,
             pix_fmt=form.pix_fmt,
-            color=(form.primaries, form.trc, form.space, form.range),
+            color=ColorTags(primaries=form.primaries, trc=form.trc, space=form.space, range=form.range),
             sar=form.aspect,
             time_base=form.time_base,
             rate_hint=form.rate,
@@ -114,8 +116,15 @@ class Compose:
     def _stage(self, segment: Segment, placement: Placement, path: Path, counts: Counter[str]) -> Part:
         order = segment.count - 1 - segment.index if placement.reverse else segment.index
         index = placement.take * segment.count + order
-        name = f"{index:06d}-{segment.start}-{segment.stop}.nut"
-        uri = part_uri(self.run.output, placement.fingerprint, name)
+        uri = part_uri(
+            self.run.output,
+            placement.fingerprint,
+            segment.title,
+            placement.language,
+            take=placement.take,
+            start=segment.start,
+            stop=segment.stop,
+        )
         stat = self.store.upload(path, uri)
         return Part(
             title=segment.title,

@@ -13,9 +13,10 @@ import numpy as np
 
 from talklip_ray.errors import MediaError, SourceChangedError
 from talklip_ray.media.audio import SPEECH_RATE, AudioInfo, probe_audio, read_speech
-from talklip_ray.media.features import features, num_steps, samples_for
+from talklip_ray.media.features import FEATURES, STEPS_PER_SECOND, features, num_steps, samples_for
+from talklip_ray.media.timeline import floor_step
 from talklip_ray.models.checkpoints import read_header
-from talklip_ray.models.repaint import frame_step, steps_needed
+from talklip_ray.models.inputs import span_for
 from talklip_ray.pipeline.quarantine import failure, with_segment
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.weights import weights_path
@@ -54,21 +55,22 @@ class Listen:
         for frame in segment.frames(placement):
             seconds = segment.dub_time(placement, frame)
             if 0 <= seconds < placement.audible:
-                steps_T[frame - segment.start] = frame_step(self.network, seconds)
+                steps_T[frame - segment.start] = floor_step(seconds, STEPS_PER_SECOND[self.network.voice])
         voice = self.network.voice
-        total = num_steps(voice, int(placement.audible * SPEECH_RATE))
+        num_samples = int(placement.audible * SPEECH_RATE)
+        total = num_steps(voice, num_samples)
         steps_T = np.minimum(steps_T, total - 1)
         used = steps_T[steps_T >= 0]
         if not len(used):
-            return np.zeros((0, voice.size), np.float32), 0, total, steps_T
-        first, stop = steps_needed(self.network, int(used.min()), int(used.max()) + 1, total)
+            return np.zeros((0, FEATURES[voice]), np.float32), 0, total, steps_T
+        first, stop = span_for(self.network, int(used.min()), int(used.max()) + 1, total)
         with self.store.open(placement.audio, etag=placement.audio_etag) as file:
             key = placement.audio, placement.audio_etag
             if key not in self._known:
                 self._known = {key: probe_audio(file, placement.audio)}
             low, high = samples_for(voice, first, stop)
             samples = read_speech(file, self._known[key], low, high, placement.audio)
-        return features(voice, samples, first, stop), first, total, steps_T
+        return features(voice, samples, first, stop, num_samples=num_samples), first, total, steps_T
 
     def _failure(self, error: Exception, segment: Segment, placement: Placement) -> Failure:
         return failure(
@@ -77,7 +79,7 @@ class Listen:
 
     def idle(self, row: Row) -> Row:
         return row | {
-            "voice_PAF": np.zeros((0, 0, self.network.voice.size), np.float32),
+            "voice_PAF": np.zeros((0, 0, FEATURES[self.network.voice]), np.float32),
             "first_step_P": np.zeros(0, np.int64),
             "num_steps_P": np.zeros(0, np.int64),
             "steps_PT": np.zeros((0, 0), np.int64),

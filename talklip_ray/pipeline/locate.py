@@ -11,11 +11,14 @@ import cv2
 import numpy as np
 
 from talklip_ray.faces.detect import build_detector
-from talklip_ray.faces.track import SpanTracker, margin
-from talklip_ray.media.video import Picture, read_pictures
+from talklip_ray.faces.track import SpanTracker, needed
+from talklip_ray.media.geometry import upright_size
+from talklip_ray.media.picture import Picture
+from talklip_ray.media.reading import read_pictures
 from talklip_ray.pipeline.run import Run
+from talklip_ray.pipeline.weights import cache_folder
 from talklip_ray.records import Row, Segment, Verdict
-from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.artifacts import fetch
 from talklip_ray.storage.uri import open_store
 
 
@@ -38,23 +41,34 @@ class Locate:
             yield row | self._locate(Segment.from_json(row["segment"]))
 
     def _locate(self, segment: Segment) -> Row:
-        side, edge = self.config.crop_side, margin(self.config)
-        low, high = max(0, segment.start - edge), min(segment.num_frames, segment.stop + edge)
+        side = self.config.crop_side
+        span = needed(self.config, segment.start, segment.stop, segment.num_frames)
         boxes_T4 = np.zeros((segment.length, 4), np.int32)
         verdicts_T = np.full(segment.length, Verdict.NO_FACE, np.uint8)
         crops_TSSC = np.zeros((segment.length, side, side, 3), np.uint8)
+        form = segment.format
         tracker = SpanTracker(
-            self.detector, self.config, start=segment.start, stop=segment.stop, num_frames=segment.num_frames
+            self.config,
+            self.detector,
+            start=segment.start,
+            stop=segment.stop,
+            num_frames=segment.num_frames,
+            display_size=upright_size(form.width, form.height, form.rotation),
         )
         held: dict[int, Picture] = {}
         with self.store.open(segment.video, etag=segment.video_etag) as file:
             pictures = read_pictures(
-                file, pts=segment.pts, first=segment.pts_start, start=low, stop=high, where=segment.video
+                file,
+                pts=segment.pts[:-1],
+                first=segment.pts_start,
+                start=span.start,
+                stop=span.stop,
+                where=segment.video,
             )
             for picture in pictures:
                 if segment.start <= picture.index < segment.stop:
                     held[picture.index] = picture
-                tracker.see(picture.index, picture.thumbnail(self.config.detect_side), picture.display_size)
+                tracker.see(picture.index, picture.thumbnail(self.config.detect_side))
                 for found in tracker.ready():
                     at = found.frame - segment.start
                     shown = held.pop(found.frame)

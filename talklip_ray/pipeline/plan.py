@@ -14,7 +14,7 @@ import numpy as np
 from talklip_ray.errors import TalklipError
 from talklip_ray.faces.track import margin
 from talklip_ray.media.audio import AudioInfo, probe_audio
-from talklip_ray.media.video import VideoInfo, probe_video
+from talklip_ray.media.probing import VideoInfo, probe_video
 from talklip_ray.pipeline.quarantine import failure, work_row
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Dub, Failure, PictureFormat, Placement, Row, Segment, SyncMode, Title
@@ -114,12 +114,13 @@ def _listen(store: Store, dub: Dub) -> tuple[AudioInfo, str]:
 
 
 def _fingerprint(run: Run, title: Title, dub: Dub, video_etag: str, audio_etag: str) -> str:
-    placing = {"sync_mode": title.sync_mode.value, "offset": str(dub.offset)}
     return fingerprint(
         video_etag=video_etag,
         audio_etag=audio_etag,
-        weights_digest=run.weights_digest,
-        settings=run.config.pixels() | placing,
+        weights=run.weights_digest,
+        pixels=run.config.pixels(),
+        sync_mode=title.sync_mode,
+        offset=dub.offset,
     )
 
 
@@ -226,13 +227,14 @@ def _format(info: VideoInfo) -> PictureFormat:
         width=info.width,
         height=info.height,
         rotation=info.rotation,
+        mirrored=info.mirrored,
         pix_fmt=info.pix_fmt,
         primaries=info.color.primaries,
         trc=info.color.trc,
         space=info.color.space,
         range=info.color.range,
         aspect=info.sample_aspect_ratio,
-        rate=info.num_frames / info.duration if info.duration else Fraction(25),
+        rate=info.rate,
         time_base=info.time_base,
         origin=info.origin,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -9,8 +10,13 @@ from talklip_ray.config import STARTER
 from talklip_ray.errors import SourceChangedError, StoreError, WeightsError
 from talklip_ray.models.checkpoints import verify
 from talklip_ray.pipeline.run import Run
-from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.artifacts import fetch
 from talklip_ray.storage.store import Store
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what it has fetched: XDG's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "talklip_ray"
 
 
 def starter_path() -> Path:
@@ -31,7 +37,7 @@ def local_weights(store: Store, weights: str) -> Path:
 
 def checked_weights(store: Store, weights: str) -> str:
     """The digest of weights that fit the network they are for, before any worker starts."""
-    return verify(local_weights(store, weights)).digest
+    return verify(local_weights(store, weights)).tensors_sha256
 
 
 def weights_path(store: Store, run: Run) -> Path:

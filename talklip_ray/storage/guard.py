@@ -1,8 +1,8 @@
 """Run a server for as long as the process that asked for it lives: ``python guard.py PARENT COMMAND...``.
 
 A script of its own, with nothing but the standard library: it must start in an instant and must not share the
-parent's threads, pipes or imports. A server that outlives its test run or demo would hold its ports and memory
-until someone notices; a parent that is killed cannot clean up, so this process does.
+parent's threads, pipes or imports. A server that outlives its test run or demo would hold its ports and
+memory until someone notices; a parent that is killed cannot clean up, so this process does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from types import FrameType
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 4.0
 
 
 def main(parent: int, command: list[str]) -> int:

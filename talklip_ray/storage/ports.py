@@ -1,9 +1,9 @@
 """Blocks of free TCP ports for servers that need many, safe between processes that start at once.
 
 Asking the kernel for free ports and closing them again hands the same port to two servers sooner or later. A
-block here is held by a lock on a file for as long as its owner lives, and the blocks lie above Ray's worker ports
-(10002 to 19999) and below the kernel's own range for outgoing connections (from 32768). Each port of a block comes
-with the port ``GRPC`` above it, where some programs insist on speaking gRPC.
+block here is held by a lock on a file for as long as its owner lives, and the blocks lie above Ray's worker
+ports (10002 to 19999) and below the kernel's own range for outgoing connections (from 32768). Each port of a
+block comes with the port ``GRPC`` above it, where some programs insist on speaking gRPC.
 """
 
 from __future__ import annotations

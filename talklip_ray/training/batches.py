@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from talklip_ray.media.features import Voice
-from talklip_ray.models.inputs import VoiceSpan, face_input, frame_step, mel_windows, picture
+from talklip_ray.media.features import STEPS_PER_SECOND, Voice
+from talklip_ray.media.timeline import floor_step
+from talklip_ray.models.inputs import VoiceSpan, face_input, mel_windows, picture
 from talklip_ray.models.talklip import NetworkConfig
 from talklip_ray.training.config import DataConfig
 from talklip_ray.training.reading import Sample
@@ -45,9 +46,12 @@ class Batch:
         return self.faces_N6SS, self.voice, self.picked_N, self.padding_BA
 
     def to(self, device: torch.device) -> Batch:
-        moved = {name: _to(getattr(self, name), device) for name in ("voice", "picked_N", "padding_BA")}
-        return replace(
-            self, faces_N6SS=self.faces_N6SS.to(device), targets_N3SS=self.targets_N3SS.to(device), **moved
+        return Batch(
+            faces_N6SS=self.faces_N6SS.to(device),
+            targets_N3SS=self.targets_N3SS.to(device),
+            voice=self.voice.to(device),
+            picked_N=_to(self.picked_N, device),
+            padding_BA=_to(self.padding_BA, device),
         )
 
 
@@ -62,10 +66,10 @@ def train_batch(
     world: int = 1,
     numbers: Sequence[int] | None = None,
 ) -> Batch:
-    """The batch of one worker at one step: a pure function of the rows, ``seed``, ``step``, ``rank`` and ``world``.
+    """The batch of one worker at one step, a function of its arguments and the rows alone.
 
-    ``numbers`` are the rows to draw from (default all). A clip with too few usable frames gives its place to the
-    next one.
+    ``numbers`` are the rows to draw from (default all). A clip with too few usable frames gives its place to
+    the next one.
     """
     rows = range(len(samples)) if numbers is None else numbers
     chosen: list[tuple[Sample, list[Window]]] = []
@@ -75,12 +79,16 @@ def train_batch(
 
 
 def valid_batches(
-    samples: Sequence[Sample], numbers: Sequence[int], network: NetworkConfig, data: DataConfig, frames: int = 64
+    samples: Sequence[Sample], numbers: Sequence[int], network: NetworkConfig, most: int = 64
 ) -> Iterator[Batch]:
-    """Every eighth usable frame of the rows ``numbers``, each its own identity, as dubbing shows them."""
+    """Every eighth usable frame (at most ``most``) of the rows ``numbers``.
+
+    Who it is, is shown by the frame half a clip away: a frame shown itself would give its mouth away.
+    """
     for number in numbers:
-        at = np.flatnonzero(samples[number].piece.usable_T)[::8][:frames]
-        windows = [Window(pose=int(t), identity=int(t), length=1) for t in at]
+        at = np.flatnonzero(samples[number].piece.usable_T)[::8][:most]
+        away = np.roll(at, len(at) // 2)
+        windows = [Window(pose=int(t), identity=int(i), length=1) for t, i in zip(at, away, strict=True)]
         if windows:
             yield assemble([(samples[number], windows)], network)
 
@@ -151,7 +159,8 @@ def _seen(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
 
 def _steps(sample: Sample, windows: list[Window], network: NetworkConfig) -> np.ndarray:
     frames = [frame for window in windows for frame in window.pose_frames]
-    return np.array([frame_step(network, sample.piece.seconds(frame)) for frame in frames], np.int64)
+    rate = STEPS_PER_SECOND[network.voice]
+    return np.array([floor_step(sample.piece.seconds(frame), rate) for frame in frames], np.int64)
 
 
 def _padded(spans: Sequence[VoiceSpan]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""Typed, frozen settings of a training run. Recipes (recipes.py) return complete ones; nothing is derived later.
+"""Typed, frozen settings of a training run. Recipes (recipes.py) return complete ones.
 
-A global batch is ``clips`` clips times the windows drawn from each times ``window`` frames. It does not depend
-on how many workers share it: each takes its slice.
+A global batch is ``clips`` clips times the windows drawn from each times ``window`` frames. It does not
+depend on how many workers share it: each takes its slice.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class DataConfig:
     clips: int = 8
     """Clips in a global batch."""
     windows: int = 0
-    """Windows drawn from each clip; 0: one for every 12.5 frames, kept more than 4 apart (model.md section 1)."""
+    """Windows drawn from each clip; 0: one for every 12.5 frames, those too close to another left out."""
     window: int = 5
     """Consecutive frames in a window."""
     flip: float = 0.0
@@ -157,7 +157,10 @@ class TrainConfig:
             (self.data.clips % self.workers.count == 0, _SLICES.format(self.data.clips, self.workers.count)),
             (self.data.window > 0, f"`data.window` must be positive, got {self.data.window}"),
             (0 <= self.data.hold_out < 1, f"`data.hold_out` must be in [0, 1), got {self.data.hold_out}"),
-            (0 <= self.engine.zero_stage <= 3, f"`engine.zero_stage` must be 0 to 3, got {self.engine.zero_stage}"),
+            (
+                0 <= self.engine.zero_stage <= 3,
+                f"`engine.zero_stage` must be 0 to 3, got {self.engine.zero_stage}",
+            ),
             (
                 self.engine.kind == EngineKind.DEEPSPEED or self.workers.count == 1,
                 f"`engine.kind: plain` works in one process, got `workers.count: {self.workers.count}`",
@@ -201,7 +204,7 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any, where: str) -> None:
     group = raw
     for key in path:
         if not isinstance(group.get(key), dict):
-            raise ConfigError(f"{where} {dotted}", f"`{key}` must be a group of settings; there are {sorted(group)}")
+            raise ConfigError(f"{where} {dotted}", f"no group of settings `{key}`; there are {sorted(group)}")
         group = group[key]
     if last not in group:
         raise ConfigError(f"{where} {dotted}", f"no such setting `{last}`; there are {sorted(group)}")

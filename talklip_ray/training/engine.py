@@ -1,7 +1,7 @@
 """Who holds parameters, gradients and optimizer state. The only door to DeepSpeed.
 
-An engine is called like the network it wraps, differentiates a loss, and takes a step. Its checkpoint is a folder:
-every rank writes its own files into it, and reading them back runs no code from them.
+An engine is called like the network it wraps, differentiates a loss, and takes a step. Its checkpoint is a
+folder: every rank writes its own files into it, and reading them back runs no code from them.
 """
 
 from __future__ import annotations
@@ -45,9 +45,13 @@ class Engine(Protocol):
 
 
 def build_engine(
-    network: nn.Module, config: EngineConfig, optimizer: OptimizerConfig, device: torch.device, micro_batch: int
+    network: nn.Module,
+    config: EngineConfig,
+    optimizer: OptimizerConfig,
+    device: torch.device,
+    micro_batch: int = 1,
 ) -> Engine:
-    """Raises ConfigError where the device cannot do what is asked."""
+    """The engine ``config`` asks for. ``micro_batch``: clips a step shows this process."""
     network = network.to(device)
     if config.kind == EngineKind.PLAIN:
         return PlainEngine(network, config, optimizer, device)
@@ -109,7 +113,7 @@ class DeepSpeedEngine:
         os.environ.setdefault("DS_ACCELERATOR", device.type)
         import deepspeed  # seconds to import, and it reads DS_ACCELERATOR once, on import
 
-        # only inference uses its shared-memory collectives, and compiling them on first use takes over a minute
+        # only inference uses its shared-memory collectives; compiling them on first use takes over a minute
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.zero3 = config.zero_stage == 3
         self.layout = _layout(config)
@@ -141,7 +145,7 @@ class DeepSpeedEngine:
         path, _ = self.engine.load_checkpoint(str(folder), tag=_TAG)
         if path is None:
             raise ConfigError(
-                str(folder), "a checkpoint must hold DeepSpeed's files for this ZeRO stage and worker count; it does not"
+                str(folder), "a checkpoint must hold DeepSpeed's files for this ZeRO stage; it does not"
             )
 
     @contextmanager
@@ -159,7 +163,8 @@ def _laid_out(inputs: tuple[Any, ...], layout: torch.memory_format) -> list[Any]
     """Pictures in the asked memory layout; convolutions hand it on. Weights stay as they are: DeepSpeed views
     them as bytes, which channels-last weights do not allow.
     """
-    return [x.contiguous(memory_format=layout) if isinstance(x, Tensor) and x.dim() == 4 else x for x in inputs]
+    pictures = (isinstance(x, Tensor) and x.dim() == 4 for x in inputs)
+    return [x.contiguous(memory_format=layout) if yes else x for x, yes in zip(inputs, pictures, strict=True)]
 
 
 def _deepspeed_config(config: EngineConfig, optimizer: OptimizerConfig, micro_batch: int) -> dict[str, Any]:
@@ -187,7 +192,7 @@ def _set_rate(optimizer: Any, learning_rate: float) -> None:
 
 
 def _inert(checkpoint_engine: Any) -> Any:
-    """The same checkpoint engine, reading tensors and plain values only: DeepSpeed's own unpickles anything."""
+    """The same checkpoint engine, reading tensors and plain values only; as it comes it unpickles all."""
 
     def load(path: str, map_location: Any = None) -> Any:
         with torch.serialization.safe_globals(_harmless()):

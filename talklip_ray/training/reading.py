@@ -1,6 +1,6 @@
 """Rows of a folder of shards, by number. A worker reads the rows it draws, and keeps what fits in memory.
 
-Rows are fetched one by one (a row group each) over the store's ranged reads; nothing needs the whole set at once.
+Rows are fetched one by one (a row group each) over the store's ranged reads; nothing needs the whole set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import STEPS_PER_SECOND, Voice, features, num_steps, samples_for
 from talklip_ray.models.inputs import VoiceSpan
-from talklip_ray.storage.store import Store
+from talklip_ray.storage.store import Stat, Store
 from talklip_ray.training.shards import FULL_SCALE, SAMPLE_RATE, Piece, open_shard, read_piece
 
 SHARD_SUFFIX = ".parquet"
@@ -39,7 +39,10 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Place:
-    shard: int
+    """Where a row is. Shards are opened for as long as a row takes to read: there may be thousands."""
+
+    shard: Stat
+    metadata: pq.FileMetaData
     row: int
 
 
@@ -53,25 +56,26 @@ class Samples(Sequence[Sample]):
         self.folder = folder
         self.voice = voice
         self.ids: list[str] = []
-        self._uris: list[str] = []
-        self._shards: list[pq.ParquetFile] = []
+        self._store = store
         self._places: list[_Place] = []
         self._cache: OrderedDict[int, Sample] = OrderedDict()
         self._room = cache_bytes
-        for uri in sorted(stat.uri for stat in store.list(folder) if stat.uri.endswith(SHARD_SUFFIX)):
-            self._add(store, uri)
+        found = (stat for stat in store.list(folder) if stat.uri.endswith(SHARD_SUFFIX))
+        for shard in sorted(found, key=lambda stat: stat.uri):
+            self._add(shard)
         if not self._places:
-            raise ConfigError(folder, f"there must be at least one row in *{SHARD_SUFFIX}; run jobs/prepare.py first")
+            raise ConfigError(
+                folder, f"there must be a row in its *{SHARD_SUFFIX}; run jobs/prepare.py first"
+            )
 
-    def _add(self, store: Store, uri: str) -> None:
-        shard = open_shard(store.open(uri), uri)
-        try:
-            ids = shard.read(columns=["id"]).column("id").to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ConfigError(uri, f"a shard must be readable: {error}; run jobs/prepare.py again") from error
-        self._places += [_Place(shard=len(self._shards), row=row) for row in range(len(ids))]
-        self._uris.append(uri)
-        self._shards.append(shard)
+    def _add(self, shard: Stat) -> None:
+        with self._store.open(shard.uri, etag=shard.etag) as file:
+            rows = open_shard(file, shard.uri)
+            try:
+                ids = rows.read(columns=["id"]).column("id").to_pylist()
+            except (pa.ArrowInvalid, OSError) as error:
+                raise ConfigError(shard.uri, f"a shard must be readable, not damaged: {error}") from error
+        self._places += [_Place(shard=shard, metadata=rows.metadata, row=row) for row in range(len(ids))]
         self.ids += ids
 
     def __len__(self) -> int:
@@ -82,7 +86,9 @@ class Samples(Sequence[Sample]):
             self._cache.move_to_end(number)
             return self._cache[number]
         place = self._places[number]
-        piece = read_piece(self._shards[place.shard], place.row, self._uris[place.shard])
+        uri = place.shard.uri
+        with self._store.open(uri, etag=place.shard.etag) as file:
+            piece = read_piece(open_shard(file, uri, metadata=place.metadata), place.row, uri)
         sample = Sample(piece=piece, voice=listen(piece, self.voice))
         self._keep(number, sample)
         return sample
@@ -96,7 +102,7 @@ class Samples(Sequence[Sample]):
 
 
 def listen(piece: Piece, voice: Voice) -> VoiceSpan:
-    """Features of all the sound a piece carries, on its clip's own clock; silence before the clip and after it."""
+    """Features of all the sound a piece carries, on its clip's own clock; silence around the clip."""
     rate = STEPS_PER_SECOND[voice]
     first = max(0, -(-piece.first_sample * rate // SAMPLE_RATE))
     total = num_steps(voice, piece.num_samples)

@@ -1,4 +1,4 @@
-"""Training rows and the Parquet shards that hold them. One row is one piece of a talking clip; schema version 1.
+"""Training rows and the Parquet shards that hold them: a row a piece of a talking clip. Schema version 1.
 
     id             string        the clip's name in its manifest
     piece          int32         position among the clip's pieces, from 0
@@ -17,8 +17,8 @@
     first_sample   int64         number of sound[0] on the clip's clock (may be negative: silence before it)
     num_samples    int64         samples the whole clip's sound has at this rate
 
-The sound reaches a second beyond the frames on both sides. Each row is a row group of its own, so a reader can
-fetch any row of any shard without the others. The file's metadata says how it was made (``Origin``).
+The sound reaches a second beyond the frames on both sides. Each row is a row group of its own, so a reader
+can fetch any row of any shard without the others. The file's metadata says how it was made (``Origin``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from talklip_ray.errors import ConfigError
-from talklip_ray.records import Failure, Verdict
+from talklip_ray.records import Failure, Verdict, load_failures
 
 SCHEMA_VERSION = 1
 SAMPLE_RATE = 16_000
@@ -113,11 +113,11 @@ class Origin:
     """The preparation's settings and manifest rows, as a digest."""
     sources: dict[str, str] = field(default_factory=dict)
     """{video URI: ETag} of what was read."""
-    failures: tuple[str, ...] = ()
-    """Dead letters: a records.Failure each, as JSON."""
+    failures: str = "[]"
+    """Dead letters: records.Failure, as JSON."""
 
     def dead_letters(self) -> list[Failure]:
-        return [Failure.from_json(text) for text in self.failures]
+        return load_failures(self.failures)
 
 
 def write_shard(path: Path, pieces: Iterable[Piece], origin: Origin) -> int:
@@ -131,15 +131,22 @@ def write_shard(path: Path, pieces: Iterable[Piece], origin: Origin) -> int:
     return num_rows
 
 
-def open_shard(file: BinaryIO | Path, where: str) -> pq.ParquetFile:
-    """A shard ready for ``read_piece``. Raises ConfigError where it is damaged or of another schema version."""
+def open_shard(
+    file: BinaryIO | Path, where: str, *, metadata: pq.FileMetaData | None = None
+) -> pq.ParquetFile:
+    """A shard ready for ``read_piece``. Raises ConfigError if it is damaged or of another schema version.
+
+    ``metadata``: the shard's own, from an earlier opening, to spare reading it again.
+    """
     try:
-        shard = pq.ParquetFile(file)
+        shard = pq.ParquetFile(file, metadata=metadata)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigError(where, f"a shard must be a Parquet file made by jobs/prepare.py: {error}") from error
-    if not shard.schema_arrow.equals(SCHEMA, check_metadata=False) or read_origin(shard, where).schema != SCHEMA_VERSION:
+        raise ConfigError(where, f"a shard must be Parquet, made by jobs/prepare.py: {error}") from error
+    fits = shard.schema_arrow.equals(SCHEMA, check_metadata=False)
+    if not fits or read_origin(shard, where).schema != SCHEMA_VERSION:
         raise ConfigError(
-            where, f"a shard must have schema version {SCHEMA_VERSION}; this one does not: run jobs/prepare.py again"
+            where,
+            f"a shard must have schema version {SCHEMA_VERSION}, found another; run jobs/prepare.py again",
         )
     return shard
 
@@ -147,7 +154,7 @@ def open_shard(file: BinaryIO | Path, where: str) -> pq.ParquetFile:
 def read_origin(shard: pq.ParquetFile, where: str) -> Origin:
     try:
         raw = json.loads((shard.schema_arrow.metadata or {})[_ORIGIN])
-        return Origin(**{**raw, "failures": tuple(raw["failures"])})
+        return Origin(**raw)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(where, "a shard must say how it was made; run jobs/prepare.py again") from error
 

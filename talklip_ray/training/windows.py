@@ -1,8 +1,8 @@
-"""Which frames a step trains on: a pure function of the seed and the step, whoever and however many compute it.
+"""Which frames a step trains on: a function of the seed and the step, however many workers compute it.
 
-The run reads one endless stream of draws. Draw number p belongs to epoch p // num_clips and takes that epoch's
-clip number p % num_clips, in an order shuffled anew each epoch. Step k of a run takes draws k*clips up to
-(k+1)*clips, and worker r of w every w-th of them. So the position in the data is the step, and nothing else.
+The run reads one endless stream of draws. Draw number p belongs to epoch p // num_clips and takes that
+epoch's clip number p % num_clips, in an order shuffled anew each epoch. Step k of a run takes draws k*clips
+up to (k+1)*clips, and worker r of w every w-th of them. So the position in the data is the step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """Frames ``pose`` .. ``pose + length`` to repaint, shown what the face looks like from ``identity`` on."""
+    """Frames ``pose`` .. ``pose + length`` to repaint; from ``identity`` on it is shown who it is."""
 
     pose: int
     identity: int
@@ -73,8 +73,8 @@ def choose_windows(
 ) -> list[Window]:
     """Windows of one clip, ascending, each with an identity window that starts elsewhere.
 
-    ``count`` 0 follows the released rule (8 % of the frames, more than 4 frames apart). None where the clip has
-    fewer than two places to start.
+    ``count`` 0 follows the released rule (8 % of the frames, more than 4 frames apart). None where the clip
+    has fewer than two places to start.
     """
     starts = starts_of(usable_T, length)
     if len(starts) < 2:

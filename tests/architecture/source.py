@@ -21,6 +21,8 @@ class Import:
     module: str
     line: int
     in_function: bool
+    for_types: bool
+    """Under ``if TYPE_CHECKING``: never run."""
 
     @property
     def internal(self) -> bool:
@@ -75,22 +77,23 @@ def imports(path: Path) -> tuple[Import, ...]:
     package = module_of(path).split(".")
     if path.name != "__init__.py":
         package = package[:-1]
-    return tuple(_imports(tree(path), package, in_function=False))
+    return tuple(_imports(tree(path), package, in_function=False, for_types=False))
 
 
-def _imports(node: ast.AST, package: list[str], *, in_function: bool) -> Iterator[Import]:
+def _imports(node: ast.AST, package: list[str], **at: bool) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
-            yield from (Import(alias.name, child.lineno, in_function) for alias in child.names)
+            yield from (Import(alias.name, child.lineno, **at) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             above = package[: len(package) - child.level + 1] if child.level else []
             base = ".".join([*above, *([child.module] if child.module else [])])
-            yield from (Import(f"{base}.{alias.name}", child.lineno, in_function) for alias in child.names)
+            yield from (Import(f"{base}.{alias.name}", child.lineno, **at) for alias in child.names)
         elif isinstance(child, ast.Call) and _called(child) == "import_module":
             named = [str(arg.value) for arg in child.args[:1] if isinstance(arg, ast.Constant)]
-            yield from (Import(module, child.lineno, in_function) for module in named)
-        inside = in_function or isinstance(child, Function | ast.Lambda)
-        yield from _imports(child, package, in_function=inside)
+            yield from (Import(module, child.lineno, **at) for module in named)
+        inside = at["in_function"] or isinstance(child, Function | ast.Lambda)
+        typing = at["for_types"] or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test))
+        yield from _imports(child, package, in_function=inside, for_types=typing)
 
 
 def _called(call: ast.Call) -> str:

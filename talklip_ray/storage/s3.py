@@ -1,0 +1,299 @@
+"""Objects in S3, or in anything that speaks it, as a Store.
+
+boto3 puts, lists and deletes; s3fs reads ranges (s3_reader.py). Requests are repeated with jitter by
+botocore's standard mode, up to ``StorageConfig.attempts`` times. Every object carries the SHA-256 of its
+content and a random mark of the write that made it, so that a write whose acknowledgement got lost is known
+for our own.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import mimetypes
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from s3fs import S3FileSystem
+
+from talklip_ray.config import StorageConfig
+from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, StoreError, TransientStoreError
+from talklip_ray.storage.address import bucket_and_key
+from talklip_ray.storage.atomic import etag_of, staged, translated
+from talklip_ray.storage.s3_errors import TryAgainError, again, s3_call
+from talklip_ray.storage.s3_reader import S3Reader, open_object
+from talklip_ray.storage.store import PreconditionFailedError, Stat
+from talklip_ray.telemetry import STORE_BYTES, record
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+SHA256, WRITE = "talklip-sha256", "talklip-write"
+"""Keys of an object's metadata."""
+PART_BYTES = 16 << 20
+"""Larger files go up in parts of this size."""
+DOWNLOAD_BYTES = 16 << 20
+_MAKING = threading.Lock()
+
+
+class S3Store:
+    """A Store over ``s3://bucket/key``. Buckets are never made by accident.
+
+    A missing one is a NotFoundError.
+    """
+
+    def __init__(self, config: StorageConfig) -> None:
+        self.config = config
+        self._owner = 0
+        self._boto: S3Client
+        self._s3fs: S3FileSystem
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[StorageConfig]]:
+        return S3Store, (self.config,)
+
+    def stat(self, uri: str) -> Stat:
+        return self._head(uri)[0]
+
+    @again
+    def read(self, uri: str, limit: int | None = None) -> bytes:
+        bucket, key = bucket_and_key(uri)
+        with s3_call(uri, "read"):
+            reply = self._client().get_object(Bucket=bucket, Key=key)
+            # Not the body's own context manager: that hands out the stream without its checks.
+            with contextlib.closing(reply["Body"]) as body:
+                data = body.read(limit)
+        size = reply["ContentLength"]
+        if len(data) != (size if limit is None else min(limit, size)):
+            # botocore checks a body's length when it is read in one go only.
+            raise TryAgainError(uri, f"must arrive whole, found {len(data)} of {size} bytes. Try again")
+        if len(data) == size:
+            _check_digest(uri, reply["Metadata"].get(SHA256, ""), hashlib.sha256(data).hexdigest())
+        record(STORE_BYTES, len(data), direction="read")
+        return data
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        bucket_and_key(uri)
+        raw = open_object(self._files(), uri)
+        _check_pin(raw, uri, etag)
+        return io.BufferedReader(raw, 128 << 10)
+
+    def write(self, uri: str, data: bytes, *, if_absent: bool = False, if_match: str = "") -> Stat:
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
+        if if_match:
+            condition["IfMatch"] = f'"{if_match}"'
+        digest, mark = hashlib.sha256(data), secrets.token_hex(16)
+        try:
+            etag = self._put(uri, data, digest.digest(), mark, condition)
+        except (PreconditionFailedError, NotFoundError, TransientStoreError) as error:
+            landed = self._landed(uri, mark) if condition else None
+            if landed is not None:
+                return landed
+            if if_match and _is_missing(error):
+                detail = f"must still be version {if_match}, found nothing"
+                raise PreconditionFailedError(uri, detail) from error
+            raise
+        record(STORE_BYTES, len(data), direction="written")
+        return Stat(uri, len(data), etag, digest.hexdigest())
+
+    def upload(self, path: Path, uri: str) -> Stat:
+        bucket, key = bucket_and_key(uri)
+        with translated(str(path)), path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            if before.st_size <= PART_BYTES:
+                return self.write(uri, file.read())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        mark = secrets.token_hex(16)
+        try:
+            self._upload_parts(path, uri, bucket, key, _labels(uri, digest, mark))
+        except TransientStoreError:
+            # The last request of an upload may be carried out and its answer lost; repeated, it finds no
+            # upload.
+            if self._landed(uri, mark) is None:
+                raise
+        with translated(str(path)):
+            after = path.stat()
+        if etag_of(before) != etag_of(after):
+            raise StoreError(
+                str(path), "must not change while it is uploaded, found it changed. Upload it again"
+            )
+        stat = self._landed(uri, mark)
+        if stat is None:
+            raise PreconditionFailedError(
+                uri, "must keep what was uploaded, found another writer's object in its place"
+            )
+        record(STORE_BYTES, stat.size, direction="written")
+        return stat
+
+    @again
+    def download(self, uri: str, path: Path) -> Stat:
+        stat = self.stat(uri)
+        raw = open_object(self._files(), uri, block_bytes=DOWNLOAD_BYTES, num_blocks=1)
+        _check_pin(raw, uri, stat.etag)
+        digest = hashlib.sha256()
+        with translated(str(path)), raw, staged(path) as file:
+            while chunk := raw.read(DOWNLOAD_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+            _check_digest(uri, stat.sha256, digest.hexdigest())
+        return Stat(uri, stat.size, stat.etag, digest.hexdigest())
+
+    def delete(self, uri: str) -> None:
+        bucket, key = bucket_and_key(uri)
+        with s3_call(uri, "delete"):
+            self._client().delete_object(Bucket=bucket, Key=key)
+
+    def delete_prefix(self, uri: str) -> int:
+        bucket, folder = bucket_and_key(uri, folder=True)
+        if not folder:
+            raise ConfigError(uri, "a folder to delete must not be a whole bucket. Name a folder in it")
+        count = 0
+        for page in self._pages(uri):
+            keys = [item["Key"] for item in page]
+            with s3_call(uri, "delete"):
+                reply = self._client().delete_objects(
+                    Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+                )
+            for error in reply.get("Errors", []):
+                where = f"s3://{bucket}/{error.get('Key', '')}"
+                raise StoreError(where, f"must be deleted, refused with {error.get('Code', 'no reason')}")
+            count += len(keys)
+        return count
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        bucket, _ = bucket_and_key(prefix, folder=True)
+        for page in self._pages(prefix):
+            for item in page:
+                if not item["Key"].endswith("/"):
+                    yield Stat(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+
+    @again
+    def _put(self, uri: str, data: bytes, digest: bytes, mark: str, condition: dict[str, Any]) -> str:
+        bucket, key = bucket_and_key(uri)
+        with s3_call(uri, "write"):
+            reply = self._client().put_object(
+                Bucket=bucket,
+                Key=key,
+                Body=data,
+                ChecksumSHA256=base64.b64encode(digest).decode(),
+                **_labels(uri, digest.hex(), mark),
+                **condition,
+            )
+        return reply["ETag"].strip('"')
+
+    def _upload_parts(self, path: Path, uri: str, bucket: str, key: str, labels: dict[str, Any]) -> None:
+        with s3_call(uri, "write"):
+            self._client().upload_file(
+                str(path),
+                bucket,
+                key,
+                ExtraArgs={"ChecksumAlgorithm": "SHA256", **labels},
+                Config=TransferConfig(
+                    multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
+                ),
+            )
+
+    def _head(self, uri: str) -> tuple[Stat, str]:
+        """The object and the mark of the write that made it."""
+        bucket, key = bucket_and_key(uri)
+        with s3_call(uri, "head"):
+            head = self._client().head_object(Bucket=bucket, Key=key)
+        labels = head["Metadata"]
+        stat = Stat(uri, head["ContentLength"], head["ETag"].strip('"'), labels.get(SHA256, ""))
+        return stat, labels.get(WRITE, "")
+
+    def _landed(self, uri: str, mark: str) -> Stat | None:
+        """The object, if it is the one the write with this mark made."""
+        try:
+            stat, found = self._head(uri)
+        except NotFoundError:
+            return None
+        return stat if found == mark else None
+
+    def _pages(self, uri: str) -> Iterator[Sequence[Any]]:
+        bucket, folder = bucket_and_key(uri, folder=True)
+        pages = iter(self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder))
+        while True:
+            with s3_call(uri, "list"):
+                page = next(pages, None)
+            if page is None:
+                return
+            if page.get("Contents"):
+                yield page["Contents"]
+
+    def _client(self) -> S3Client:
+        self._connect()
+        return self._boto
+
+    def _files(self) -> S3FileSystem:
+        self._connect()
+        return self._s3fs
+
+    def _connect(self) -> None:
+        """Connections do not survive a fork and cannot be pickled.
+
+        Each process makes its own on first use.
+        """
+        with _MAKING:
+            if self._owner == os.getpid():
+                return
+            endpoint, region = (
+                self.config.endpoint_url or None,
+                self.config.region or os.environ.get("AWS_REGION"),
+            )
+            options: dict[str, Any] = {
+                "retries": {"mode": "standard", "total_max_attempts": self.config.attempts},
+                "connect_timeout": 10,
+                "read_timeout": 60,
+                "tcp_keepalive": True,
+            }
+            if endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+                # Other servers seldom have a DNS name per bucket.
+                options["s3"] = {"addressing_style": "path"}
+            with s3_call("s3://", "connect"):
+                # A session of our own: boto3's default one would keep the credentials it saw first.
+                self._boto = boto3.Session().client(
+                    "s3",
+                    endpoint_url=endpoint,
+                    region_name=region,
+                    config=Config(max_pool_connections=16, **options),
+                )
+                self._s3fs = S3FileSystem(
+                    endpoint_url=endpoint,
+                    client_kwargs={"region_name": region} if region else {},
+                    config_kwargs=options,
+                    use_listings_cache=False,
+                    skip_instance_cache=True,
+                )
+            self._s3fs.retries = 1  # the retries above and in s3_errors.again are enough
+            self._owner = os.getpid()
+
+
+def _labels(uri: str, digest: str, mark: str) -> dict[str, Any]:
+    kind = mimetypes.guess_type(uri)[0] or "application/octet-stream"
+    return {"ContentType": kind, "Metadata": {SHA256: digest, WRITE: mark}}
+
+
+def _check_digest(uri: str, expected: str, found: str) -> None:
+    if expected and found != expected:
+        raise TryAgainError(uri, f"must arrive with SHA-256 {expected[:12]}..., found {found[:12]}.... Try again")
+
+
+def _is_missing(error: StoreError) -> bool:
+    """Whether a conditional put found no object (AWS answers 404), rather than no bucket."""
+    answer = getattr(error.__cause__, "response", {})
+    return bool(answer.get("Error", {}).get("Code") == "NoSuchKey")
+
+
+def _check_pin(raw: S3Reader, uri: str, etag: str) -> None:
+    if etag and raw.etag != etag:
+        raw.close()
+        raise SourceChangedError(uri, f"must still be version {etag}, found {raw.etag}. Plan the title again")

@@ -1,0 +1,229 @@
+"""Runs training on Ray Train and preparation on Ray Data. The only door to Ray here.
+
+Each worker reads its own share of the rows from the shards (reading.py), not a Ray Data stream: which rows a
+step takes is then a function of the seed and the step alone, so a resumed run, or one on other workers, sees
+the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from talklip_ray.config import StorageConfig
+from talklip_ray.errors import ConfigError, TalklipError
+from talklip_ray.records import Failure
+from talklip_ray.storage.address import join
+from talklip_ray.storage.uri import open_store
+from talklip_ray.training import checkpointing
+from talklip_ray.training.checkpointing import NETWORK_FILE, Place, Progress
+from talklip_ray.training.config import PrepareConfig, TrainConfig, to_json
+from talklip_ray.training.engine import build_engine
+from talklip_ray.training.loop import Save, Worker, run
+from talklip_ray.training.reading import Samples
+from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards, read_manifest
+
+CPU_THREADS = "OMP_NUM_THREADS"
+DEAD_LETTERS = "dead_letters.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A training run: what to train, on what, and where it keeps its checkpoints."""
+
+    config: TrainConfig
+    data: str
+    """Folder or prefix of the shards."""
+    folder: str
+    """Path or URI all nodes reach, for the run's checkpoints. Running a job again goes on from them."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    minutes: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Names the run by what must be the same for its checkpoints to be of use."""
+        told = f"{to_json(self.config)}{self.data}"
+        return f"{self.config.name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """The Ray cluster of this process: one already joined, RAY_ADDRESS's, or a new one on this machine."""
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    ray.init(address=address, logging_level=logging.WARNING, **local)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def train(job: Job, out: str) -> Progress:
+    """Train, and put the network where ``out`` says, ready for dubbing. Returns where the run ended.
+
+    Raises ConfigError for settings or data that cannot work, TalklipError when the run gave up.
+    """
+    Samples(open_store(job.storage), job.data, job.config.network.voice, 0)  # unreadable data is found here
+    with cluster():
+        _check_room(job.config)
+        result = _trainer(job).fit()
+    if result.error is not None:
+        raise TalklipError(job.name, f"training gave up after its allowed failures: {result.error}")
+    ended: Progress | None = getattr(result, "return_value", None)
+    if result.checkpoint is None or ended is None:
+        raise TalklipError(job.name, "training must end with a checkpoint, found none; see the workers' logs")
+    with result.checkpoint.as_directory() as folder:
+        open_store(job.storage).upload(Path(folder) / NETWORK_FILE, out)
+    return ended
+
+
+def _trainer(job: Job) -> TorchTrainer:
+    workers = job.config.workers
+    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    environment = {CPU_THREADS: str(workers.cpus), "DS_ACCELERATOR": "cuda" if workers.gpus else "cpu"}
+    folder = job.folder if "://" in job.folder else str(Path(job.folder).absolute())
+    return TorchTrainer(
+        _work,  # type: ignore[arg-type]
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.count, use_gpu=bool(workers.gpus), resources_per_worker=resources
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]
+            name=job.name,
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=job.config.keep.last),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+
+
+def _work(settings: dict[str, Any]) -> Progress:
+    """What each worker runs."""
+    job: Job = settings["job"]
+    config = job.config
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    context = ray.train.get_context()
+    place = Place(rank=context.get_world_rank(), world=context.get_world_size())
+    torch.set_num_threads(config.workers.cpus)
+    device = ray.train.torch.get_device()
+    samples = Samples(open_store(job.storage), job.data, config.network.voice, config.data.cache_bytes)
+    torch.manual_seed(config.seed)
+    network = config.network.build()
+    torch.manual_seed(config.seed + place.rank)
+    micro_batch = config.data.clips // place.world
+    engine = build_engine(network, config.engine, config.optimizer, device, micro_batch)
+    start = Progress()
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
+            start = checkpointing.load(Path(folder), engine, config, place)
+    return run(
+        Worker(
+            config=config,
+            engine=engine,
+            samples=samples,
+            ids=samples.ids,
+            device=device,
+            place=place,
+            report=_report,
+            data=f"{len(samples)} rows of {job.data}",
+            minutes=job.minutes,
+        ),
+        start,
+    )
+
+
+def _report(metrics: dict[str, float], save: Save | None) -> None:
+    if save is None:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory(prefix="talklip-") as folder:
+        save(Path(folder))
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _check_room(config: TrainConfig) -> None:
+    """Raises ConfigError where the cluster can never hold the workers: Ray would wait without a word."""
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    workers = config.workers
+    for kind, each in (("CPU", workers.cpus), ("GPU", workers.gpus)):
+        if each * workers.count > there.get(kind, 0):
+            raise ConfigError(
+                "workers",
+                f"{workers.count} workers of {each} {kind} each must fit the cluster, which has "
+                f"{there.get(kind, 0):g}; lower `workers.count` or `workers.{kind.lower()}s`",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What preparation came to."""
+
+    num_shards: int
+    num_skipped: int
+    num_rows: int
+    num_frames: int
+    failures: tuple[Failure, ...]
+
+
+def prepare_shards(manifest: str, out: str, config: PrepareConfig, storage: StorageConfig) -> Prepared:
+    """Make the shards of a manifest in ``out`` that are not there yet, and the list of what was left out.
+
+    Raises ManifestError and ConfigError before any work starts.
+    """
+    store = open_store(storage)
+    plans = plan_shards(read_manifest(store, manifest), out, config)
+    with cluster():
+        most = min(len(plans), max(1, int(ray.cluster_resources().get("CPU", 1))))  # type: ignore[no-untyped-call]
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        rows = ray.data.from_items([{"plan": plan} for plan in plans], override_num_blocks=len(plans))
+        made = rows.map_batches(
+            _Sharding,
+            fn_constructor_args=(config, storage),
+            batch_size=1,
+            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(min_size=most, max_size=most),
+        )
+        reports: list[ShardReport] = [row["report"] for row in made.take_all()]
+    failures = tuple(failure for report in reports for failure in report.failures)
+    letters = "".join(json.dumps(asdict(failure)) + "\n" for failure in failures)
+    store.write(join(out, DEAD_LETTERS), letters.encode())
+    return Prepared(
+        num_shards=len(reports),
+        num_skipped=sum(report.skipped for report in reports),
+        num_rows=sum(report.num_rows for report in reports),
+        num_frames=sum(report.num_frames for report in reports),
+        failures=failures,
+    )
+
+
+class _Sharding:
+    """A Sharder as Ray Data wants it."""
+
+    def __init__(self, config: PrepareConfig, storage: StorageConfig) -> None:
+        self.sharder = Sharder(config, storage)
+
+    def __call__(self, columns: dict[str, Any]) -> dict[str, list[ShardReport]]:
+        return {"report": [self.sharder(plan) for plan in columns["plan"]]}

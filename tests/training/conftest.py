@@ -1,0 +1,65 @@
+"""Talking faces made of stripes: the mouth is as open as the sound is loud, so there is much to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talklip_ray.records import Verdict
+from talklip_ray.training.shards import SOUND_MARGIN, Origin, Piece, write_shard
+
+SIDE, RATE, FPS = 96, 16_000, 25
+PER_FRAME = RATE // FPS
+
+
+def make_piece(
+    name: str = "clip", *, num_frames: int = 30, seed: int = 0, faceless: tuple[int, ...] = ()
+) -> Piece:
+    rng = np.random.default_rng(seed)
+    open_T = np.repeat(rng.uniform(0, 1, -(-num_frames // 5)), 5)[:num_frames]
+    crops_TSSC = np.full((num_frames, SIDE, SIDE, 3), 100, np.uint8)
+    crops_TSSC[:, :48] = np.kron(rng.integers(60, 140, (3, 6, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    for frame, openness in enumerate(open_T):
+        crops_TSSC[frame, 60 : 60 + int(30 * openness), 30:66] = (200, 20, 40)
+    sound = np.zeros(num_frames * PER_FRAME + 2 * SOUND_MARGIN)
+    sound[SOUND_MARGIN:-SOUND_MARGIN] = np.repeat(open_T, PER_FRAME) * rng.normal(
+        0, 6000, num_frames * PER_FRAME
+    )
+    verdicts_T = np.full(num_frames, Verdict.FACE, np.uint8)
+    verdicts_T[list(faceless)] = Verdict.NO_FACE
+    return Piece(
+        id=name,
+        piece=0,
+        video=f"{name}.mp4",
+        source_digest="etag",
+        text="",
+        start=0,
+        crops_TSSC=crops_TSSC,
+        boxes_T4=np.tile(np.array([10, 20, 106, 116], np.int32), (num_frames, 1)),
+        verdicts_T=verdicts_T,
+        pts_T=np.arange(num_frames, dtype=np.int64) * 512,
+        time_base=Fraction(1, 12_800),
+        origin=Fraction(0),
+        sound=np.clip(sound, -32768, 32767).astype(np.int16),
+        first_sample=-SOUND_MARGIN,
+        num_samples=num_frames * PER_FRAME,
+    )
+
+
+@pytest.fixture(scope="session")
+def talking() -> Callable[..., Piece]:
+    return make_piece
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards of four clips each."""
+    folder = tmp_path_factory.mktemp("shards")
+    for shard in range(2):
+        pieces = [make_piece(f"clip-{shard}-{n}", seed=10 * shard + n) for n in range(4)]
+        write_shard(folder / f"shard-{shard:05d}.parquet", pieces, Origin(recipe="by hand"))
+    return folder

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from talklip_ray.errors import ConfigError
+from talklip_ray.models.talklip import small
+from talklip_ray.training.batches import assemble
+from talklip_ray.training.config import EngineConfig, EngineKind, OptimizerConfig, Precision
+from talklip_ray.training.engine import PlainEngine, build_engine
+from talklip_ray.training.losses import LossWeights, reconstruction
+from talklip_ray.training.reading import Sample, listen
+from talklip_ray.training.step import step, validate
+from talklip_ray.training.windows import Window
+
+CPU = torch.device("cpu")
+
+
+def plain(variant: str = "l", **engine) -> PlainEngine:
+    torch.manual_seed(0)
+    config = EngineConfig(kind=EngineKind.PLAIN, **engine)
+    built = build_engine(small(variant).build(), config, OptimizerConfig(betas=(0.9, 0.999)), CPU)
+    assert isinstance(built, PlainEngine)
+    return built
+
+
+@pytest.fixture
+def batch_for(talking):
+    def make(variant: str = "l", *, num_windows: int = 4):
+        network = small(variant)
+        piece = talking(num_frames=40, seed=5)
+        windows = [Window(pose=7 * n, identity=39 - n, length=1) for n in range(num_windows)]
+        return assemble([(Sample(piece=piece, voice=listen(piece, network.voice)), windows)], network)
+
+    return make
+
+
+def test_l1_of_a_picture_with_itself_is_nothing_and_of_black_with_white_is_one():
+    black, white = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    assert reconstruction(white, white).item() == 0.0
+    assert reconstruction(black, white).item() == 1.0
+
+
+def test_reconstruction_takes_what_lip_reading_and_the_critic_leave():
+    assert LossWeights().reconstruction == 1.0
+    assert LossWeights(lip=1e-5, critic=0.07).reconstruction == pytest.approx(0.92999)
+
+
+def test_a_term_that_cannot_be_trained_yet_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"losses\.critic"):
+        LossWeights(critic=0.07).check("recipe x")
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_a_few_steps_on_one_batch_bring_the_l1_down(batch_for, precision):
+    engine, batch = plain(precision=precision), batch_for()
+    losses = [step(engine, batch, LossWeights(), 3e-3).floats()["l1"] for _ in range(40)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(("variant", "listener"), [("l", "local_listener"), ("g", "global_listener")])
+def test_both_encoders_are_told_how_to_improve(batch_for, variant, listener):
+    engine, batch = plain(variant), batch_for(variant)
+    terms = reconstruction(engine(*batch.inputs()), batch.targets_N3SS)
+    engine.backward(terms)
+    for name in ("video_encoder", listener, "generator"):
+        norms = [p.grad.norm() for p in getattr(engine.network, name).parameters() if p.grad is not None]
+        assert norms, name
+        assert sum(norms) > 0, name
+
+
+def test_the_learning_rate_given_is_the_one_used(batch_for):
+    engine, batch = plain(), batch_for()
+    before = [p.clone() for p in engine.network.parameters()]
+    step(engine, batch, LossWeights(), 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, engine.network.parameters(), strict=True))
+    step(engine, batch, LossWeights(), 1e-3)
+    assert not all(torch.equal(a, b) for a, b in zip(before, engine.network.parameters(), strict=True))
+
+
+def test_gradients_are_cleared_between_steps(batch_for):
+    """Without it the second of two equal steps would go twice as far as Adam's own momentum takes it."""
+    engine, batch = plain(), batch_for()
+    step(engine, batch, LossWeights(), 1e-3)
+    assert all(p.grad is None for p in engine.network.parameters())
+
+
+def test_weights_scale_the_gradient_but_not_the_logged_terms(batch_for):
+    batch = batch_for()
+    whole, half = (step(plain(), batch, weights, 0.0) for weights in (LossWeights(), LossWeights(critic=0.5)))
+    assert whole.floats() == half.floats()
+    assert LossWeights(critic=0.5).total(half) == 0.5 * half.l1
+
+
+def test_validation_counts_frames_and_leaves_the_network_training(batch_for):
+    engine = plain()
+    few, many = batch_for(num_windows=1), batch_for(num_windows=5)
+    one, five = validate(engine, [few]), validate(engine, [many])
+    assert validate(engine, [few, many]) == pytest.approx((one + 5 * five) / 6)
+    assert engine.network.training
+
+
+def test_an_engine_read_back_goes_on_where_it_was_saved(batch_for, tmp_path):
+    batch = batch_for()
+    engine, other = plain(), plain()
+    step(engine, batch, LossWeights(), 1e-3)
+    engine.save(tmp_path)
+    other.load(tmp_path)
+    on = [step(e, batch, LossWeights(), 1e-3).floats() for e in (engine, other) for _ in range(2)]
+    assert on[:2] == on[2:]
+
+
+def test_clipping_bounds_the_update(batch_for):
+    batch = batch_for()
+    config = OptimizerConfig(betas=(0.9, 0.999), eps=1.0, clip_norm=1e-3)
+    moved = []
+    for optimizer in (config, replace(config, clip_norm=0.0)):
+        torch.manual_seed(0)
+        engine = build_engine(small("l").build(), EngineConfig(kind=EngineKind.PLAIN), optimizer, CPU)
+        before = torch.cat([p.detach().flatten() for p in engine.network.parameters()])
+        step(engine, batch, LossWeights(), 1.0)
+        moved.append((torch.cat([p.detach().flatten() for p in engine.network.parameters()]) - before).norm())
+    assert moved[0] < 0.5 * moved[1]
