@@ -102,9 +102,7 @@ class Watch:
         note = self.notes / str(pid)
         if note.exists():
             return note.read_text()
-        words = (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
-        )
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
         title = words[0] if words else ""
         if title.startswith("ray::"):
             return "assemble" if "assemble_title" in title else f"ray worker ({title.removeprefix('ray::')})"
@@ -181,11 +179,7 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
         for run in runs:
             one = run["by_kind"].get(kind)
             cells += [f"{one['resident'] / 1e6:.0f}", f"{one['own'] / 1e6:.0f}"] if one else ["", ""]
-        grown = (
-            f"{last[kind]['own'] / first[kind]['own'] - 1:+.0%}"
-            if kind in first and first[kind]["own"]
-            else ""
-        )
+        grown = f"{last[kind]['own'] / first[kind]['own'] - 1:+.0%}" if kind in first and first[kind]["own"] else ""
         table.add_row(kind, str(last[kind]["count"]), *cells, grown)
     out.print(table)
 

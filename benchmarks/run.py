@@ -37,9 +37,7 @@ out = Console()
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
-        found = measure(
-            args.seconds, args.height, args.repeat, load(None, {"generate.weights": args.weights})
-        )
+        found = measure(args.seconds, args.height, args.repeat, load(None, {"generate.weights": args.weights}))
     except TalklipError as error:
         print(f"{type(error).__name__} {error}", file=sys.stderr)
         return 2
@@ -66,9 +64,7 @@ def measure(seconds: float, height: int, repeat: int, config: DubConfig) -> dict
         folder = Path(name)
         width = height * 16 // 9 // 2 * 2
         video, audio = talking_clip(folder, seconds=seconds, width=width, height=height)
-        out.print(
-            f"{width}x{height}, {seconds:g} s at 25 fps; {machine['processor']}, {machine['cores']} cores"
-        )
+        out.print(f"{width}x{height}, {seconds:g} s at 25 fps; {machine['processor']}, {machine['cores']} cores")
         costs = []
         for cost in Bench(video, audio, weights, config, repeat).costs():
             costs.append(cost)

@@ -157,9 +157,7 @@ class Bench:
         if native:
             yield "bf16", Repainter(self.weights, precision="bf16", device="cpu", batch_frames=batch), True
 
-    def _compose(
-        self, held: list[Picture], box_4: list[int], patches_TSSC: np.ndarray, folder: Path
-    ) -> Iterator[Cost]:
+    def _compose(self, held: list[Picture], box_4: list[int], patches_TSSC: np.ndarray, folder: Path) -> Iterator[Cost]:
         def paste() -> None:
             for picture, patch in zip(held, patches_TSSC, strict=True):
                 rgb, alpha = blend(picture.crop(box_4), patch, feather=self.config.compose.feather)

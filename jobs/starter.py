@@ -1,6 +1,6 @@
 """Make the weights that come with the package, from nothing: synthetic portraits, shards, training.
 
-    python jobs/starter.py [--work DIR] [--out FILE] [--clips N] [--seed N] [--minutes N] [--set KEY=VALUE]
+    python -m jobs.starter [--work DIR] [--out FILE] [--clips N] [--seed N] [--minutes N] [--set KEY=VALUE]
 
 What is there already in --work is used again: clips, shards, and the checkpoints of an interrupted training.
 Exit codes as those of jobs/train.py.

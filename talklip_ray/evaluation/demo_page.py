@@ -49,13 +49,13 @@ class Pair:
 
     title: str
     language: str
-    source: str
-    dub: str
-    seconds: float
-    width: int
-    height: int
+    source: str = ""
+    dub: str = ""
+    seconds: float = 0.0
+    width: int = 0
+    height: int = 0
     """Of the upright picture."""
-    rate: str
+    rate: str = ""
     """In words: 25 fps."""
     says: str = ""
     """What the source speaks, in words."""
@@ -147,8 +147,8 @@ def _r(value: float) -> str:
 
 
 def _title(name: str, pairs: Sequence[Pair]) -> Fields:
-    one = pairs[0]
-    form = f"{one.width}×{one.height}, {one.rate}"
+    made = [pair for pair in pairs if not pair.lost]
+    form = f"{made[0].width}×{made[0].height}, {made[0].rate}" if made else ""
     return {"name": name, "format": form, "pairs": [_pair(pair) for pair in pairs]}
 
 

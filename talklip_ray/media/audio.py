@@ -36,6 +36,9 @@ _PREROLL = Fraction(1, 2)
 _SEEKABLE = {"wav", "w64", "flac", "mov"}
 """Formats in which a seek lands on a known sample."""
 
+_COUNTED = _SEEKABLE | {"mp3", "aiff", "caf", "au"}
+"""Formats whose packets say to the sample how long they are."""
+
 _HALF_WIDTH = 32
 """Zero crossings of the low-pass filter to either side."""
 
@@ -64,7 +67,7 @@ class AudioInfo:
 
 
 def probe_audio(file: File, where: str) -> AudioInfo:
-    """A dub's rate, channels, codec and exact length, without decoding it.
+    """A dub's rate, channels, codec and exact length; decoded only where the container does not tell.
 
     Raises NoSoundError where there is no audio track or no sample in it, MediaError where the file is not
     media.
@@ -72,13 +75,8 @@ def probe_audio(file: File, where: str) -> AudioInfo:
     with open_source(file, where) as source:
         stream = sound_stream(source)
         context = stream.codec_context
-        ticks, skipped = 0, 0
-        for packet in source.packets(stream):
-            if packet.size:
-                skipped += _skipped(packet)
-                ticks += 0 if packet.is_discard else packet.duration or 0
-        seconds = ticks * (stream.time_base or Fraction(0))
-        count = timeline.nearest_step(seconds, context.sample_rate) - skipped
+        exact = bool(source.formats & _COUNTED)
+        count = _packet_samples(source, stream) if exact else sum(f.samples for f in _frames(source, stream))
         if count <= 0:
             raise NoSoundError(where, "a dub must hold at least one sample, found none; export it again")
         return AudioInfo(
@@ -96,8 +94,14 @@ def read_speech(file: File, info: AudioInfo, first: int, stop: int, where: str) 
     Sample numbers count from the dub's first sample; outside the dub there is silence. Channels are averaged.
     The result for a sample does not depend on the slice it is read in, bit for bit.
     """
-    if stop <= first:
-        return np.zeros(0, np.float32)
+    speech = np.zeros(max(0, stop - first), np.float32)
+    low, high = max(first, 0), min(stop, info.num_speech_samples)
+    if low < high:
+        speech[low - first : high - first] = _resampled(file, info, low, high, where)
+    return speech
+
+
+def _resampled(file: File, info: AudioInfo, first: int, stop: int, where: str) -> npt.NDArray[np.float32]:
     common = gcd(SPEECH_RATE, info.rate)
     up, down = SPEECH_RATE // common, info.rate // common
     if up == down:
@@ -109,8 +113,8 @@ def read_speech(file: File, info: AudioInfo, first: int, stop: int, where: str) 
     end = ((stop - 1) * down + half) // up + 1
     filtered = signal.upfirdn(taps, _native(file, info, begin, end, where), up, down)
     # upfirdn's output m lies at tick m * down of the upsampled input, half a filter late.
-    ahead = begin * up // down
-    return _delayed(filtered, first - ahead, stop - ahead, half, down)
+    late = half // down - begin * up // down
+    return np.asarray(filtered[first + late : stop + late], np.float32)
 
 
 def sound_stream(source: Source) -> AudioStream:
@@ -127,9 +131,19 @@ def sound_stream(source: Source) -> AudioStream:
     raise NoSoundError(source.where, f"a dub must have an audio track, found {kinds}; pass a file with sound")
 
 
+def _packet_samples(source: Source, stream: AudioStream) -> int:
+    ticks, skipped = 0, 0
+    for packet in source.packets(stream):
+        if packet.size and not packet.is_discard:
+            skipped += _skipped(packet)
+            ticks += packet.duration or 0
+    seconds = ticks * (stream.time_base or Fraction(0))
+    return timeline.nearest_step(seconds, stream.codec_context.sample_rate) - skipped
+
+
 def _skipped(packet: Packet[Any]) -> int:
     """Samples that the decoder will drop from a packet: the encoder's priming and padding."""
-    if packet.is_discard or not packet.has_sidedata("skip_samples"):
+    if not packet.has_sidedata("skip_samples"):
         return 0
     start, end = struct.unpack_from("<II", bytes(packet.get_sidedata("skip_samples")))
     return int(start + end)
@@ -141,11 +155,6 @@ def _low_pass(up: int, down: int) -> Samples:
     half = down * -(-_HALF_WIDTH * max(up, down) // down)
     taps = signal.firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 8.0))
     return np.asarray(taps * up, np.float64)
-
-
-def _delayed(filtered: Samples, first: int, stop: int, half: int, down: int) -> npt.NDArray[np.float32]:
-    delay = half // down
-    return filtered[first + delay : stop + delay].astype(np.float32)
 
 
 def _native(file: File, info: AudioInfo, first: int, stop: int, where: str) -> Samples:
