@@ -1,6 +1,6 @@
 """Clips to measure on, made on the spot: a public-domain portrait under a moving, noisy camera, and speech.
 
-Speed does not depend on what the mouth does, so it does nothing here; ``talklip_ray/synthetic`` makes mouths move.
+Speed does not depend on what the mouth does, so it keeps still; ``talklip_ray/synthetic`` makes mouths move.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ import av
 import cv2
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from skimage import data
 
-from talklip_ray.media.video import ColorTags, PartWriter, Picture, assemble
+from talklip_ray.media.clipwriter import write_video
 
 RATE = 25
-TIME_BASE = Fraction(1, 12_800)
-TICKS = int(1 / TIME_BASE / RATE)
 LOOP = 20.0
 """Seconds after which the picture of a longer clip repeats."""
-BT709 = ColorTags(primaries=1, trc=1, space=1, range=1)
 SWAY = 12
 """Pixels of a 720-line picture the camera wanders to either side."""
 TEXT = "The quick brown fox jumps over the lazy dog, while seven sailors sing of mornings far from home. "
@@ -44,38 +42,24 @@ def talking_clip(folder: Path, *, seconds: float, width: int = 1280, height: int
 
 
 def picture(path: Path, seconds: float, width: int, height: int) -> None:
-    """The portrait, swaying, with the noise of a camera."""
-    part = path.with_suffix(".nut")
-    with PartWriter(
-        part, width=width, height=height, pix_fmt="yuv420p", color=BT709, sar=Fraction(1),
-        time_base=TIME_BASE, crf=20, preset="veryfast", rate_hint=Fraction(RATE), thread_count=2,
-    ) as writer:  # fmt: skip
-        for shot in shots(round(seconds * RATE), width, height):
-            writer.write(shot)
-    assemble([part], path, time_base=TIME_BASE, end_pts=round(seconds * RATE) * TICKS, where=str(path))
-    part.unlink()
+    """The portrait, swaying, with the noise of a camera; the movement ends where it began."""
+    frames = shots(round(seconds * RATE), width, height)
+    write_video(path, frames, rate=Fraction(RATE), size=(width, height), crf=20)
 
 
-def shots(count: int, width: int, height: int) -> Iterator[Picture]:
-    """The frames, ready to encode; the movement ends where it began."""
+def shots(count: int, width: int, height: int) -> Iterator[NDArray[np.uint8]]:
+    """RGB frames [H,W,3]."""
     sway, noise = SWAY * height / 720, np.random.default_rng(0)
     scale = max(width, height) / 512 * 1.05
     portrait = cv2.resize(data.astronaut(), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     grain = noise.normal(0, 3, (8, height, width, 1)).astype(np.float32)
+    left = (portrait.shape[1] - width) / 2
     top = max(0.0, min(0.05 * portrait.shape[0], portrait.shape[0] - height - 2 * sway))
     for number in range(count):
         turn = 2 * np.pi * number / count
-        shift = [
-            [1, 0, -(portrait.shape[1] - width) / 2 + sway * np.sin(turn)],
-            [0, 1, -top + sway * np.cos(3 * turn)],
-        ]
-        shot = cv2.warpAffine(portrait, np.array(shift), (width, height), borderMode=cv2.BORDER_REFLECT)
-        rgb = np.clip(shot + grain[number % len(grain)], 0, 255).astype(np.uint8)
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-        )
-        frame.pts, frame.time_base = number * TICKS, TIME_BASE
-        yield Picture(frame, index=number)
+        move = np.array([[1, 0, sway * np.sin(turn) - left], [0, 1, sway * np.cos(3 * turn) - top]])
+        shot = cv2.warpAffine(portrait, move, (width, height), borderMode=cv2.BORDER_REFLECT)
+        yield np.clip(shot + grain[number % len(grain)], 0, 255).astype(np.uint8)
 
 
 def repeat(loop: Path, out: Path, times: int) -> None:

@@ -1,9 +1,9 @@
-"""Peak memory of every process of a catalog run, for a short title and a long one: it must not grow with length.
+"""Peak memory of every process of a run, for a short title and a long one: it must not grow with length.
 
     python -m benchmarks.memory [--minutes 2 20] [--weights starter] [--name memory]
 
-Peaks are the kernel's own (VmHWM). Shared memory is in them: a process counts every page of Ray's object store it
-has touched, and several processes count the same page. What a process holds for itself (RssAnon) is given beside.
+Peaks are the kernel's own (VmHWM). Shared memory is in them: a process counts every page of Ray's object store
+it has touched, and several count the same page. What a process holds for itself (RssAnon) is given beside.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from talklip_ray.pipeline.run import Run
 from talklip_ray.records import SyncMode
 
 EVERY = 0.2
-"""Seconds between looks; the peak itself is the kernel's, so only the last moments of a process can be missed."""
+"""Seconds between looks; the peak is the kernel's, so only a process's last moments can be missed."""
 NOTES = "TALKLIP_BENCH_NOTES"
 
 out = Console()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.run [--seconds 8] [--repeat 3] [--weights starter] [--name stages]
 
-A core-second is a second of one core, whichever thread or child spent it, so figures do not depend on how many
-cores there are or who else is on them; on a busy machine caches are still shared, so measure on a quiet one.
+A core-second is a second of one core, whichever thread or child spent it, so figures do not depend on how
+many cores there are; caches and the memory bus are still shared, so measure on a quiet machine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,17 @@ def measure(seconds: float, height: int, repeat: int, config: DubConfig) -> dict
         "machine": machine,
         "clip": {"width": width, "height": height, "seconds": seconds, "rate": 25},
         "settings": config.pixels(),
-        "pieces": [
-            {"name": c.name, "stage": c.stage, "uses": c.uses, "frames": c.frames, "cpu_seconds": c.cpu_seconds,
-             "frames_per_core_second": round(c.rate, 2), "core_ms_per_dubbed_frame": round(1000 * c.per_frame, 3)}
-            for c in costs
-        ],
+        "pieces": [as_json(cost) for cost in costs],
         "whole": whole,
         "speed_of_light": speed_of_light(costs, whole),
-    }  # fmt: skip
+    }
+
+
+def as_json(cost: Cost) -> dict[str, Any]:
+    return asdict(cost) | {
+        "frames_per_core_second": round(cost.rate, 2),
+        "core_ms_per_dubbed_frame": round(1000 * cost.per_frame, 3),
+    }
 
 
 def whole_dub(video: Path, audio: Path, config: DubConfig, repeat: int, folder: Path) -> dict[str, Any]:
@@ -129,7 +133,9 @@ def speed_of_light(costs: Sequence[Cost], whole: dict[str, Any]) -> dict[str, An
 
 
 def show(found: dict[str, Any]) -> None:
-    table = Table("piece", "stage", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("piece", "stage"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("frames per core-s", "uses a frame", "core-ms a dubbed frame", "spread"):
         table.add_column(heading, justify="right")
     for piece in found["pieces"]:

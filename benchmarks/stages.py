@@ -34,6 +34,7 @@ from talklip_ray.media.video import (
     probe_video,
     read_pictures,
 )
+from talklip_ray.models.checkpoints import read_header
 from talklip_ray.models.inputs import VoiceSpan
 from talklip_ray.models.repaint import Repainter, choose_dtype
 from talklip_ray.pipeline.locate import shrink
@@ -88,6 +89,7 @@ class Bench:
     def __init__(self, video: Path, audio: Path, weights: Path, config: DubConfig, repeat: int) -> None:
         self.video, self.audio, self.weights, self.config, self.repeat = video, audio, weights, config, repeat
         self.info: VideoInfo = probe_video(video, str(video))
+        self.voice = read_header(weights).network.voice
         self.detector = build_detector(
             config.locate.detector, None, side=config.locate.detect_side, min_score=config.locate.min_score
         )
@@ -138,8 +140,7 @@ class Bench:
 
     def _listen(self) -> tuple[VoiceSpan, np.ndarray]:
         """As ``listen`` does for a segment that is the whole clip."""
-        voice = Repainter(self.weights).voice if not hasattr(self, "_voice") else self._voice
-        self._voice = voice
+        voice = self.voice
         info = probe_audio(self.audio, str(self.audio))
         total = num_steps(voice, int(info.duration * 16_000))
         low, high = samples_for(voice, 0, total)
@@ -183,6 +184,6 @@ class Bench:
             audio = stack.enter_context(self.audio.open("rb"))
             bitrate = self.config.assemble.audio_bitrate_per_channel
             assemble(
-                [part], product, time_base=self.info.time_base, end_pts=self.info.end_pts, where=str(self.video),
+                [part], product, time_base=self.info.time_base, end_pts=self.info.end_pts, where=part.name,
                 sound=Sound(file=audio, where=str(self.audio), bitrate_per_channel=bitrate),
             )  # fmt: skip

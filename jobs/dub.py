@@ -1,6 +1,6 @@
 """Dub every title of a manifest on the cluster this job runs on.
 
-    ray job submit --working-dir . -- python jobs/dub.py s3://in/manifest.jsonl --output s3://out/
+ray job submit --working-dir . -- python jobs/dub.py s3://in/manifest.jsonl --output s3://out/
 """
 
 from __future__ import annotations

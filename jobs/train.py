@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             storage=StorageConfig(endpoint_url=args.endpoint_url),
             minutes=args.minutes,
         )
-        ended = train(job, args.out)
+        ended = train(job, args.out, tell)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -42,18 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def tell(metrics: dict[str, float]) -> None:
+    print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a network on shards made by jobs/prepare.py.")
     parser.add_argument("--recipe", required=True, help="name of a recipe in talklip_ray/training/recipes.py")
     parser.add_argument("--data", required=True, help="folder or prefix of the shards")
     parser.add_argument("--out", required=True, help="where the network goes: a .safetensors path or URI")
-    parser.add_argument(
-        "--run", default="", help="folder or URI of the run's checkpoints (default: beside --out)"
-    )
+    parser.add_argument("--run", default="", help="folder or URI of the run's checkpoints (default: beside --out)")
     parser.add_argument("--set", action="append", default=[], type=_assignment, metavar="KEY=VALUE")
-    parser.add_argument(
-        "--minutes", type=float, default=0.0, help="finish after this long, however many steps"
-    )
+    parser.add_argument("--minutes", type=float, default=0.0, help="finish after this long, however many steps")
     parser.add_argument("--endpoint-url", default="", help="S3 endpoint, where it is not AWS's")
     return parser.parse_args(argv)
 

@@ -5,7 +5,6 @@ Exit codes: 0 all done, 3 some titles failed, 2 bad configuration or manifest, 1
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from talklip_ray.pipeline.manifest import Manifest, read_manifest
 from talklip_ray.pipeline.one import dub_here
 from talklip_ray.pipeline.preflight import Probe, one_title, prepare_run, probe_titles, take_product
 from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL, Summary
+from talklip_ray.pipeline.runner import connect, dub_catalog
 from talklip_ray.records import SyncMode
 from talklip_ray.storage.uri import open_store
 
@@ -83,8 +83,12 @@ def dub_one(
         with take_product(title, output) as folder:
             run = prepare_run(settings(config, set_, weights), str(folder))
             with Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(), console=err, transient=True,
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(),
+                console=err,
+                transient=True,
             ) as bar:
                 task = bar.add_task("dubbing", total=1.0)
                 summary = dub_here(run, title, progress=lambda share: bar.update(task, completed=share))
@@ -93,7 +97,9 @@ def dub_one(
             raise typer.Exit(EXIT_PARTIAL)
     row = summary.rows[0]
     rate = row["frames"] / summary.wall_seconds
-    out.print(f"{output}  {row['frames']} frames in {summary.wall_seconds:.1f} s ({rate:.1f} frames/s)  {row['verdicts']}")
+    out.print(
+        f"{output}  {row['frames']} frames in {summary.wall_seconds:.1f} s ({rate:.1f} frames/s)  {row['verdicts']}"
+    )
 
 
 @dub_app.command("run")
@@ -115,13 +121,16 @@ def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str =
     store = open_store(config.storage)
     wanted = read_manifest(store, manifest)
     run = prepare_run(config, output)
-    # Ray takes a second to import, and only catalogs need it.
-    runner = importlib.import_module("talklip_ray.pipeline.runner")
-    runner.connect(address)
+    connect(address)
     out.print(f"run {run.id}: {len(wanted.titles)} titles to {output}")
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=err, transient=True,
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
     ) as bar:
         task = bar.add_task("starting workers", total=sum(len(t.dubs) for t in wanted.titles))
 
@@ -131,7 +140,7 @@ def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str =
             failed = f", {counts['failed']} failed" if counts["failed"] else ""
             bar.update(task, completed=ended, description=f"{ledger.segments} segments{failed}")
 
-        summary: Summary = runner.dub_catalog(run, wanted.titles, wanted.rejected, progress=heard)
+        summary = dub_catalog(run, wanted.titles, wanted.rejected, progress=heard)
     print_summary(summary)
     return summary
 
@@ -176,7 +185,11 @@ def print_plan(wanted: Manifest, probes: list[Probe]) -> None:
     table = Table("title", "languages", "done", "segments", "minutes", "problem", box=None)
     for probe in probes:
         table.add_row(
-            probe.title, str(probe.languages), str(probe.done), str(probe.segments), f"{probe.seconds / 60:.2f}",
+            probe.title,
+            str(probe.languages),
+            str(probe.done),
+            str(probe.segments),
+            f"{probe.seconds / 60:.2f}",
             "; ".join(probe.problems),
         )
     for failure in wanted.rejected:

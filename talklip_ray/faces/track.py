@@ -220,9 +220,7 @@ def track_span(
     display_size: tuple[int, int],
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """boxes_T4 and verdicts_T of frames [start, stop) from (frame number, thumbnail) of the frames ``needed``."""
-    tracker = SpanTracker(
-        config, detector, start=start, stop=stop, num_frames=num_frames, display_size=display_size
-    )
+    tracker = SpanTracker(config, detector, start=start, stop=stop, num_frames=num_frames, display_size=display_size)
     located: list[Located] = []
     for frame, thumbnail_HWC in thumbnails:
         tracker.see(frame, thumbnail_HWC)

@@ -38,7 +38,7 @@ def write_video(
         video.codec_context.colorspace = video.codec_context.color_primaries = video.codec_context.color_trc = 1
         video.codec_context.color_range = 1
         voice = container.add_stream("aac", rate=sound[1], layout="mono") if sound else None
-        for count, rgb in enumerate(frames, start=1):  # noqa: B007 - the count is the result
+        for count, rgb in enumerate(frames, start=1):
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
                 format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
             )

@@ -186,13 +186,14 @@ class Picture:
         if rgb.shape[:2] != (box[3] - box[1], box[2] - box[0]) or rgb.shape[:2] != alpha.shape:
             raise ValueError(f"rgb {rgb_hwC.shape} and alpha {alpha_hw.shape} must fit box {list(box_4)}")
         change = rgb.astype(np.float32) - self._region_rgb(box)
-        change = cv2.transform(change, color.difference_matrix(self._scheme)) * alpha[..., None]
+        parts = cv2.split(cv2.transform(change, color.difference_matrix(self._scheme)))
+        luma, *chroma = (np.asarray(part) * alpha for part in parts)
         self._frame.make_writable()
-        y, cb, cr = self.planes()
-        _add(y[box[1] : box[3], box[0] : box[2]], change[..., 0], self._scheme.depth)
-        area, coarse = self._coarse(box, change[..., 1:])
-        for plane, part in ((cb, coarse[..., 0]), (cr, coarse[..., 1])):
-            _add(plane[area[1] : area[3], area[0] : area[2]], part, self._scheme.depth)
+        y, *coarse_planes = self.planes()
+        _add(y[box[1] : box[3], box[0] : box[2]], luma, self._scheme.depth)
+        for plane, part in zip(coarse_planes, chroma, strict=True):
+            (x0, y0, x1, y1), mean = self._coarse(box, part)
+            _add(plane[y0:y1, x0:x1], mean, self._scheme.depth)
 
     def _stored(self, box_4: Sequence[int]) -> IntBox:
         x0, y0, x1, y1 = (int(v) for v in box_4)
@@ -209,16 +210,16 @@ class Picture:
         ]
         return color.to_rgb(np.ascontiguousarray(y[y0:y1, x0:x1]), fine[0], fine[1], self._scheme)
 
-    def _coarse(self, box: IntBox, change_hw2: Array) -> tuple[IntBox, Array]:
+    def _coarse(self, box: IntBox, change_hw: Array) -> tuple[IntBox, Array]:
         """The chroma samples a box touches, and the mean change over the pixels of each."""
         x0, y0, x1, y1 = box
         across, down = 1 << self._across, 1 << self._down
         area = (x0 // across, y0 // down, -(-x1 // across), -(-y1 // down))
         top, left = y0 - area[1] * down, x0 - area[0] * across
-        padded = np.zeros(((area[3] - area[1]) * down, (area[2] - area[0]) * across, 2), np.float32)
-        padded[top : top + y1 - y0, left : left + x1 - x0] = change_hw2
-        rows, columns = area[3] - area[1], area[2] - area[0]
-        return area, padded.reshape(rows, down, columns, across, 2).mean(axis=(1, 3))
+        padded = np.zeros(((area[3] - area[1]) * down, (area[2] - area[0]) * across), np.float32)
+        padded[top : top + y1 - y0, left : left + x1 - x0] = change_hw
+        total = sum(padded[i::down, j::across] for i in range(down) for j in range(across))
+        return area, np.asarray(total / np.float32(down * across))
 
     def frame_for_encoder(self, pts: int, time_base: Any) -> av.VideoFrame:
         """The frame itself, stamped for an encoder; the encoder chooses its kind."""

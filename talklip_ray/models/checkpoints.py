@@ -33,8 +33,7 @@ FORMAT = 1
 KEY = "talklip"
 """Name of our entry in the safetensors metadata."""
 RELEASED_LICENCE = (
-    "Imported from weights that others published: their terms apply. "
-    "Those trained on LRS2 are for research only."
+    "Imported from weights that others published: their terms apply. Those trained on LRS2 are for research only."
 )
 
 _MAX_HEADER = 4 << 20
@@ -136,9 +135,7 @@ def import_released(
             "the training diverged or the file is damaged: take another checkpoint",
         )
     network.load_state_dict(_widened(tensors), strict=True, assign=True)
-    header = Header(
-        licence=licence, source=source.name, source_sha256=_file_digest(source), stripped=stripped
-    )
+    header = Header(licence=licence, source=source.name, source_sha256=_file_digest(source), stripped=stripped)
     return save_network(target, network, header)
 
 
@@ -236,9 +233,7 @@ def _empty(config: NetworkConfig) -> TalkLip:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise WeightsError(
-            str(path), "weights must be a file, found none; check the path or `talklip doctor`"
-        )
+        raise WeightsError(str(path), "weights must be a file, found none; check the path or `talklip doctor`")
     return path
 
 

@@ -101,9 +101,5 @@ def mel_windows(config: NetworkConfig, span: VoiceSpan, steps_N: NDArray[np.int6
 
 def check_spans(spans: Sequence[VoiceSpan], which_N: NDArray[np.int64], steps_N: NDArray[np.int64]) -> None:
     """One span and one step for each frame, or ValueError."""
-    if len(which_N) != len(steps_N) or (
-        len(which_N) and not 0 <= which_N.min() <= which_N.max() < len(spans)
-    ):
-        raise ValueError(
-            f"{len(which_N)} frames, {len(steps_N)} steps and {len(spans)} spans do not fit together"
-        )
+    if len(which_N) != len(steps_N) or (len(which_N) and not 0 <= which_N.min() <= which_N.max() < len(spans)):
+        raise ValueError(f"{len(which_N)} frames, {len(steps_N)} steps and {len(spans)} spans do not fit together")

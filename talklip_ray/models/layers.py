@@ -65,7 +65,5 @@ def fold_norms(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, Conv | Upscale) and isinstance(module.norm, nn.BatchNorm2d):
-            module.conv = nn.utils.fuse_conv_bn_eval(
-                module.conv, module.norm, transpose=isinstance(module, Upscale)
-            )
+            module.conv = nn.utils.fuse_conv_bn_eval(module.conv, module.norm, transpose=isinstance(module, Upscale))
             module.norm = nn.Identity()

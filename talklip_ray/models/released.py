@@ -135,9 +135,7 @@ def infer_config(tensors: Mapping[str, Tensor], variant: Variant | None, where: 
         width=width,
         hidden=outputs("global_listener.blocks.0.widen.weight"),
         heads=max(1, width // _HEAD),
-        layers=sum(
-            bool(re.fullmatch(r"global_listener\.blocks\.\d+\.widen\.weight", name)) for name in tensors
-        ),
+        layers=sum(bool(re.fullmatch(r"global_listener\.blocks\.\d+\.widen\.weight", name)) for name in tensors),
         position_kernel=outputs("global_listener.position.direction", 2),
         position_groups=max(1, width // max(1, outputs("global_listener.position.direction", 1))),
     )
@@ -205,9 +203,7 @@ def _checked(state: object, where: str) -> Tensors:
             raise WeightsError(where, f"a state dict maps names to tensors, found {found} at {name!r}")
         dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
         if not dense or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-            raise WeightsError(
-                where, f"tensors must hold all their values, `{name}` {tuple(tensor.shape)} does not"
-            )
+            raise WeightsError(where, f"tensors must hold all their values, `{name}` {tuple(tensor.shape)} does not")
     return dict(state)
 
 

@@ -75,14 +75,11 @@ class NetworkConfig:
         listener = self.listener
         sizes += (listener.width, listener.hidden, listener.heads, listener.position_kernel)
         if min(sizes) < 1 or max(sizes) > _MAX_WIDTH or not 1 <= listener.layers <= _MAX_LAYERS:
-            raise ConfigError(
-                "network", f"sizes must be 1 to {_MAX_WIDTH} and layers 1 to {_MAX_LAYERS}, found {self}"
-            )
+            raise ConfigError("network", f"sizes must be 1 to {_MAX_WIDTH} and layers 1 to {_MAX_LAYERS}, found {self}")
         if self.voice is Voice.LOCAL and self.local_widths[-1] != self.embedding:
             raise ConfigError(
                 "network",
-                f"the local listener's last width is the embedding, found {self.local_widths[-1]} "
-                f"and {self.embedding}",
+                f"the local listener's last width is the embedding, found {self.local_widths[-1]} and {self.embedding}",
             )
 
     @property
@@ -137,9 +134,7 @@ class TalkLip(nn.Module):
         else:
             self.global_listener = GlobalListener(config.listener, FEATURES[Voice.GLOBAL])
             self.audio_map = nn.Linear(config.listener.width, config.embedding)
-        self.generator = Generator(
-            config.embedding, config.decoder_widths, config.encoder_widths, config.output_width
-        )
+        self.generator = Generator(config.embedding, config.decoder_widths, config.encoder_widths, config.output_width)
 
     def forward(
         self,

@@ -13,8 +13,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from talklip_ray.faces.compose import blend
 from talklip_ray.media.color import ColorTags
 from talklip_ray.media.picture import Picture
@@ -92,7 +90,7 @@ class Compose:
             verdict = Verdict.NO_AUDIO
         if verdict is not Verdict.FACE:
             return picture, verdict
-        box_4 = np.asarray(row["boxes_T4"][at])
+        box_4 = row["boxes_T4"][at].tolist()
         rgb_hwC, alpha_hw = blend(picture.crop(box_4), row["patches_PTSSC"][p][at], feather=self.config.feather)
         shown = picture.copy()
         shown.paste(box_4, rgb_hwC, alpha_hw)

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from talklip_ray.models.repaint import Repainter, VoiceSpan
+from talklip_ray.models.inputs import VoiceSpan
+from talklip_ray.models.repaint import Repainter
 from talklip_ray.pipeline.listen import SILENT
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.weights import weights_path
@@ -29,7 +30,8 @@ class Generate:
         self.side = run.config.locate.crop_side
 
     def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
-        crops, spans, which, steps, homes = [], [], [], [], []
+        spans: list[VoiceSpan] = []
+        crops, which, steps, homes = [], [], [], []
         for at, row in enumerate(rows):
             for p, steps_T in enumerate(row["steps_PT"]):
                 used_T = (steps_T != SILENT) & (row["verdicts_T"] == Verdict.FACE)
@@ -48,9 +50,7 @@ class Generate:
                 )
         out = [np.zeros((len(row["steps_PT"]), *row["crops_TSSC"].shape), np.uint8) for row in rows]
         if crops:
-            patches_NSSC = self.repaint(
-                np.concatenate(crops), spans, np.concatenate(which), np.concatenate(steps)
-            )
+            patches_NSSC = self.repaint(np.concatenate(crops), spans, np.concatenate(which), np.concatenate(steps))
             ends = np.cumsum([len(c) for c in crops])[:-1]
             for (at, p, used_T), patches in zip(homes, np.split(patches_NSSC, ends), strict=True):
                 out[at][p][used_T] = patches

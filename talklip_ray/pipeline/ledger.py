@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -38,16 +38,19 @@ class Ledger:
 
     def __init__(self, titles: Iterable[Title], rejected: Iterable[Failure] = ()) -> None:
         self.entries = {
-            (title.id, dub.language): Entry(title=title.id, language=dub.language) for title in titles for dub in title.dubs
+            (title.id, dub.language): Entry(title=title.id, language=dub.language)
+            for title in titles
+            for dub in title.dubs
         }
         self.failures: list[Failure] = list(rejected)
         self.rejected = len(self.failures)
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.segments = 0
 
     def take(self, row: Row) -> list[list[Part]]:
         """Books a row; returns the complete sets of parts it brought about."""
-        self.seconds.update(json.loads(row["seconds"]))
+        for stage, seconds in json.loads(row["seconds"]).items():
+            self.seconds[stage] += seconds
         for failure in load_failures(row["failures"]):
             self.fail(failure)
         for skipped in json.loads(row["skipped"]):
@@ -81,8 +84,16 @@ class Ledger:
         for entry in self.entries.values():
             if entry.state is State.PENDING:
                 lost = f"{len(entry.parts)} parts came back, not all; run it again"
-                self.fail(Failure(title=entry.title, language=entry.language, stage="run", kind="Lost", message=lost,
-                                  retryable=True))
+                self.fail(
+                    Failure(
+                        title=entry.title,
+                        language=entry.language,
+                        stage="run",
+                        kind="Lost",
+                        message=lost,
+                        retryable=True,
+                    )
+                )
 
     def counts(self) -> dict[str, int]:
         found = Counter(entry.state.value for entry in self.entries.values())

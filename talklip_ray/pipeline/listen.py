@@ -73,9 +73,7 @@ class Listen:
         return features(voice, samples, first, stop, num_samples=num_samples), first, total, steps_T
 
     def _failure(self, error: Exception, segment: Segment, placement: Placement) -> Failure:
-        return failure(
-            error, stage=self.name, title=segment.title, language=placement.language, segment=segment.index
-        )
+        return failure(error, stage=self.name, title=segment.title, language=placement.language, segment=segment.index)
 
     def idle(self, row: Row) -> Row:
         return row | {

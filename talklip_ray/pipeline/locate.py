@@ -74,7 +74,7 @@ class Locate:
                     shown = held.pop(found.frame)
                     boxes_T4[at], verdicts_T[at] = found.box_4, found.verdict
                     if found.verdict == Verdict.FACE:
-                        crops_TSSC[at] = shrink(shown.crop(found.box_4), side)
+                        crops_TSSC[at] = shrink(shown.crop(found.box_4.tolist()), side)
         return {"boxes_T4": boxes_T4, "verdicts_T": verdicts_T, "crops_TSSC": crops_TSSC}
 
     def idle(self, row: Row) -> Row:
@@ -88,6 +88,3 @@ class Locate:
 def shrink(crop_hwC: np.ndarray, side: int) -> np.ndarray:
     """A crop at the network's size. Bilinear, as the released crops were made (model.md section 1)."""
     return cv2.resize(crop_hwC, (side, side), interpolation=cv2.INTER_LINEAR)
-
-
-

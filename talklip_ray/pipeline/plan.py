@@ -98,7 +98,9 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
                 passes += takes(info, sound, dub, etag, title.sync_mode, name)
         except TalklipError as error:
             failures.append(failure(error, stage=Plan.name, title=title.id, language=dub.language))
-    segments = _segments(title, video, info, cut(info, run.config.plan.segment_seconds), passes, margin(run.config.locate))
+    segments = _segments(
+        title, video, info, cut(info, run.config.plan.segment_seconds), passes, margin(run.config.locate)
+    )
     return Survey(
         segments=tuple(segments) if passes else (),
         failures=tuple(failures),

@@ -30,7 +30,9 @@ class Stage(Protocol):
         """A row without work, with this stage's columns added, empty: a columnar engine wants one column set."""
 
 
-def work_row(segment: Segment | None, *, failures: Iterable[Failure] = (), skipped: Iterable[dict[str, str]] = ()) -> Row:
+def work_row(
+    segment: Segment | None, *, failures: Iterable[Failure] = (), skipped: Iterable[dict[str, str]] = ()
+) -> Row:
     """A row as ``plan`` makes it; without a segment it only carries news to the driver."""
     return {
         "segment": segment.to_json() if segment else "",

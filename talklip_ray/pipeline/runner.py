@@ -6,9 +6,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 
@@ -42,7 +43,7 @@ def connect(address: str = "") -> None:
             address=target,
             log_to_driver=False,
             logging_level=logging.WARNING,
-            **({"include_dashboard": False} if target == "local" else {}),
+            include_dashboard=False if target == "local" else None,
         )
     except (ConnectionError, ValueError) as error:
         raise ConfigError(target, f"RAY_ADDRESS must name a running Ray cluster: {error}") from error
@@ -71,10 +72,13 @@ def build(run: Run, titles: Sequence[Title], pools: Pools) -> Dataset:
     context.target_max_block_size = 1  # one row, one block: a row is a segment, megabytes of crops already
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []  # their advice is for code that chose its batch sizes by guess
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     context.execution_options.exclude_resources = ExecutionResources(
         cpu=pools.assemble.cpus * pools.assemble.workers[0]
     )
-    data = ray.data.from_items([title_row(t) for t in titles], override_num_blocks=min(len(titles), 10_000))
+    data: Dataset = ray.data.from_items([title_row(t) for t in titles], override_num_blocks=min(len(titles), 10_000))
     for step in dub(pools):
         pool = step.pool
         fewest, most = pool.workers
@@ -139,14 +143,14 @@ def dub_catalog(
     Expects ``connect`` to have been called. Raises ConfigError when the workers do not fit the cluster.
     """
     started = time.perf_counter()
-    have = ray.cluster_resources()
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     pools = run.config.pools or fitted(cpus, gpus)
     check_fit(pools, cpus, gpus)
     ledger = Ledger(titles, rejected)
     assembly = Assembly(run, pools)
     for batch in build(run, titles, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in batch.to_pylist():
+        for row in cast(pa.Table, batch).to_pylist():
             for parts in ledger.take(row):
                 assembly.submit(parts)
         assembly.collect(ledger, wait=False)

@@ -1,6 +1,6 @@
 """Objects in S3, or in anything that speaks it, as a Store.
 
-boto3 puts, lists and deletes; s3fs reads ranges (s3_reader.py). Requests are repeated with jitter by
+Ranged reads are in s3_reader.py. Requests are repeated with jitter by
 botocore's standard mode, up to ``StorageConfig.attempts`` times. Every object carries the SHA-256 of its
 content and a random mark of the write that made it, so that a write whose acknowledgement got lost is known
 for our own.
@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from s3fs import S3FileSystem
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, StoreError, TransientStoreError
 from talklip_ray.storage.address import bucket_and_key
 from talklip_ray.storage.atomic import etag_of, staged, translated
-from talklip_ray.storage.s3_errors import TryAgainError, again, s3_call
-from talklip_ray.storage.s3_reader import S3Reader, open_object
+from talklip_ray.storage.s3_errors import DamagedError, TryAgainError, again_after, s3_call
+from talklip_ray.storage.s3_reader import S3Reader
 from talklip_ray.storage.store import PreconditionFailedError, Stat
 from talklip_ray.telemetry import STORE_BYTES, record
 
@@ -55,7 +54,6 @@ class S3Store:
         self.config = config
         self._owner = 0
         self._boto: S3Client
-        self._s3fs: S3FileSystem
 
     def __reduce__(self) -> tuple[type[S3Store], tuple[StorageConfig]]:
         return S3Store, (self.config,)
@@ -63,7 +61,7 @@ class S3Store:
     def stat(self, uri: str) -> Stat:
         return self._head(uri)[0]
 
-    @again
+    @again_after(TryAgainError, DamagedError)
     def read(self, uri: str, limit: int | None = None) -> bytes:
         bucket, key = bucket_and_key(uri)
         with s3_call(uri, "read"):
@@ -81,10 +79,12 @@ class S3Store:
         return data
 
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
-        bucket_and_key(uri)
-        raw = open_object(self._files(), uri)
-        _check_pin(raw, uri, etag)
-        return io.BufferedReader(raw, 128 << 10)
+        stat = self.stat(uri)
+        if etag and stat.etag != etag:
+            raise SourceChangedError(
+                uri, f"must still be version {etag}, found {stat.etag}. Plan the title again"
+            )
+        return io.BufferedReader(S3Reader(self._client(), stat), 128 << 10)
 
     def write(self, uri: str, data: bytes, *, if_absent: bool = False, if_match: str = "") -> Stat:
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
@@ -133,11 +133,10 @@ class S3Store:
         record(STORE_BYTES, stat.size, direction="written")
         return stat
 
-    @again
+    @again_after(DamagedError)
     def download(self, uri: str, path: Path) -> Stat:
         stat = self.stat(uri)
-        raw = open_object(self._files(), uri, block_bytes=DOWNLOAD_BYTES, num_blocks=1)
-        _check_pin(raw, uri, stat.etag)
+        raw = S3Reader(self._client(), stat, block_bytes=DOWNLOAD_BYTES, num_blocks=1)
         digest = hashlib.sha256()
         with translated(str(path)), raw, staged(path) as file:
             while chunk := raw.read(DOWNLOAD_BYTES):
@@ -175,7 +174,7 @@ class S3Store:
                 if not item["Key"].endswith("/"):
                     yield Stat(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
 
-    @again
+    @again_after(TryAgainError)
     def _put(self, uri: str, data: bytes, digest: bytes, mark: str, condition: dict[str, Any]) -> str:
         bucket, key = bucket_and_key(uri)
         with s3_call(uri, "write"):
@@ -230,21 +229,13 @@ class S3Store:
                 yield page["Contents"]
 
     def _client(self) -> S3Client:
-        self._connect()
-        return self._boto
-
-    def _files(self) -> S3FileSystem:
-        self._connect()
-        return self._s3fs
-
-    def _connect(self) -> None:
         """Connections do not survive a fork and cannot be pickled.
 
         Each process makes its own on first use.
         """
         with _MAKING:
             if self._owner == os.getpid():
-                return
+                return self._boto
             endpoint, region = (
                 self.config.endpoint_url or None,
                 self.config.region or os.environ.get("AWS_REGION"),
@@ -266,15 +257,8 @@ class S3Store:
                     region_name=region,
                     config=Config(max_pool_connections=16, **options),
                 )
-                self._s3fs = S3FileSystem(
-                    endpoint_url=endpoint,
-                    client_kwargs={"region_name": region} if region else {},
-                    config_kwargs=options,
-                    use_listings_cache=False,
-                    skip_instance_cache=True,
-                )
-            self._s3fs.retries = 1  # the retries above and in s3_errors.again are enough
             self._owner = os.getpid()
+            return self._boto
 
 
 def _labels(uri: str, digest: str, mark: str) -> dict[str, Any]:
@@ -284,16 +268,12 @@ def _labels(uri: str, digest: str, mark: str) -> dict[str, Any]:
 
 def _check_digest(uri: str, expected: str, found: str) -> None:
     if expected and found != expected:
-        raise TryAgainError(uri, f"must arrive with SHA-256 {expected[:12]}..., found {found[:12]}.... Try again")
+        raise DamagedError(
+            uri, f"must arrive with SHA-256 {expected[:12]}..., found {found[:12]}.... Try again"
+        )
 
 
 def _is_missing(error: StoreError) -> bool:
     """Whether a conditional put found no object (AWS answers 404), rather than no bucket."""
     answer = getattr(error.__cause__, "response", {})
     return bool(answer.get("Error", {}).get("Code") == "NoSuchKey")
-
-
-def _check_pin(raw: S3Reader, uri: str, etag: str) -> None:
-    if etag and raw.etag != etag:
-        raw.close()
-        raise SourceChangedError(uri, f"must still be version {etag}, found {raw.etag}. Plan the title again")

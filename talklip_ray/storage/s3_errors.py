@@ -1,16 +1,15 @@
-"""The one place where errors of boto3, botocore and s3fs become ours. No credential reaches a message."""
+"""The one place where errors of boto3 and botocore become ours. No credential reaches a message."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from aiohttp import ClientError as BodyError
 from boto3.exceptions import Boto3Error
 from botocore import exceptions as boto
-from s3fs.utils import FileExpired
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from talklip_ray.errors import (
@@ -18,13 +17,14 @@ from talklip_ray.errors import (
     ConfigError,
     FullError,
     NotFoundError,
-    SourceChangedError,
     StoreError,
     TalklipError,
     TransientStoreError,
 )
 from talklip_ray.storage.store import PreconditionFailedError
 from talklip_ray.telemetry import STORE_SECONDS, record
+
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 class TryAgainError(TransientStoreError):
@@ -34,13 +34,19 @@ class TryAgainError(TransientStoreError):
     """
 
 
-again = retry(
-    retry=retry_if_exception_type(TryAgainError),
-    wait=wait_random_exponential(multiplier=0.1, max=5),
-    stop=stop_after_attempt(5),
-    reraise=True,
-)
-"""Repeats a call after a TryAgainError; everything else botocore has already repeated as often as is wise."""
+class DamagedError(TransientStoreError):
+    """Bytes that arrived are not the ones that were sent, by their digest."""
+
+
+def again_after(*kinds: type[TransientStoreError]) -> Callable[[Call], Call]:
+    """Repeats a call after these errors; the others botocore has already repeated as often as is wise."""
+    return retry(
+        retry=retry_if_exception_type(kinds),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        stop=stop_after_attempt(5),
+        reraise=True,
+    )
+
 
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404"}
 _CHANGED = {"PreconditionFailed", "412"}
@@ -79,7 +85,7 @@ def s3_call(uri: str, operation: str) -> Iterator[None]:
     started, outcome = time.perf_counter(), "ok"
     try:
         yield
-    except (boto.BotoCoreError, boto.ClientError, Boto3Error, BodyError, OSError) as error:
+    except (boto.BotoCoreError, boto.ClientError, Boto3Error) as error:
         ours = translate(uri, error)
         outcome = type(ours).__name__
         raise ours from error
@@ -92,12 +98,6 @@ def translate(uri: str, error: Exception) -> TalklipError:
     source = _client_error(error)
     if source is not None:
         return _by_code(uri, source)
-    if isinstance(error, FileExpired):
-        return SourceChangedError(
-            uri, "must stay the version that was planned, found another. Plan the title again"
-        )
-    if isinstance(error, FileNotFoundError):
-        return NotFoundError(uri, "must exist, found no such object. Check the key")
     if isinstance(error, boto.ParamValidationError):
         return ConfigError(uri, "must be a valid bucket and key, refused before it was sent. Check the URI")
     if isinstance(error, _NO_CREDENTIALS):
@@ -111,7 +111,7 @@ def translate(uri: str, error: Exception) -> TalklipError:
         return TransientStoreError(
             uri, f"needs {endpoint} to be reachable, found no connection. Check AWS_ENDPOINT_URL"
         )
-    if isinstance(error, (*_CUT, BodyError, TimeoutError, ConnectionError)):
+    if isinstance(error, _CUT):
         return TryAgainError(
             uri, f"must arrive whole, found it cut short ({type(error).__name__}). Try again"
         )
@@ -121,7 +121,7 @@ def translate(uri: str, error: Exception) -> TalklipError:
 
 
 def _client_error(error: BaseException | None) -> boto.ClientError | None:
-    """s3fs and s3transfer wrap the server's answer; it knows best what went wrong."""
+    """s3transfer wraps the server's answer, which knows best what went wrong."""
     while error is not None and not isinstance(error, boto.ClientError):
         error = error.__cause__ or error.__context__
     return error

@@ -1,16 +1,26 @@
-"""One version of one S3 object as a seekable file, by way of s3fs: blocks are fetched when they are read."""
+"""One version of one S3 object as a seekable file: blocks are fetched when they are read.
+
+fsspec keeps the blocks, boto3 fetches them. s3fs would do both, but through an event loop on a thread of its
+own: a forked child that drops its copy of it unregisters the parent's connections in the epoll table the two
+share, and the parent's next read hangs until it times out. It also repeats what botocore repeats already.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
-from typing import Any
+from typing import TYPE_CHECKING
 
-from s3fs import S3FileSystem
+from fsspec.caching import BlockCache
 
 from talklip_ray.errors import NotFoundError, SourceChangedError
-from talklip_ray.storage.s3_errors import again, s3_call
-from talklip_ray.storage.store import PreconditionFailedError
+from talklip_ray.storage.address import bucket_and_key
+from talklip_ray.storage.s3_errors import TryAgainError, again_after, s3_call
+from talklip_ray.storage.store import PreconditionFailedError, Stat
 from talklip_ray.telemetry import STORE_BYTES, record
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 BLOCK_BYTES = 2 << 20
 """Bytes fetched at once: large against a request's latency, small against a span of video."""
@@ -19,13 +29,15 @@ NUM_BLOCKS = 8
 
 
 class S3Reader(io.RawIOBase):
-    """Every ranged read carries the ETag seen at the start: bytes of two versions are never mixed."""
+    """Every fetch asks for the version in ``stat``: bytes of two versions are never mixed."""
 
-    def __init__(self, file: Any, uri: str) -> None:
-        """``file`` is an s3fs file, see ``open_object``."""
-        self._file = file
-        self._uri = uri
-        self.etag: str = file.details["ETag"].strip('"')
+    def __init__(
+        self, client: S3Client, stat: Stat, *, block_bytes: int = BLOCK_BYTES, num_blocks: int = NUM_BLOCKS
+    ) -> None:
+        self.stat = stat
+        self._client = client
+        self._blocks = BlockCache(block_bytes, self._fetch, stat.size, num_blocks)
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -34,46 +46,40 @@ class S3Reader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        return int(self._file.seek(offset, whence))
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.stat.size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"a file has no position before its first byte, asked for {start + offset}")
+        self._at = start + offset
+        return self._at
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return self._at
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        data = self._read(len(buffer))
+        data: bytes = self._blocks._fetch(self._at, self._at + len(buffer))
         buffer[: len(data)] = data
+        self._at += len(data)
         return len(data)
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    @again
-    def _read(self, size: int) -> bytes:
+    @again_after(TryAgainError)
+    def _fetch(self, start: int, stop: int) -> bytes:
+        uri, etag = self.stat.uri, self.stat.etag
+        bucket, key = bucket_and_key(uri)
+        stop = min(stop, self.stat.size)  # the cache asks for whole blocks
         try:
-            with s3_call(self._uri, "read"):
-                data: bytes = self._file.read(size)
+            with s3_call(uri, "fetch"):
+                reply = self._client.get_object(
+                    Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", IfMatch=f'"{etag}"'
+                )
+                with contextlib.closing(reply["Body"]) as body:
+                    data = body.read()
         except (NotFoundError, PreconditionFailedError) as error:
             raise SourceChangedError(
-                self._uri,
-                f"must stay version {self.etag} while it is read, found it replaced. Plan the title again",
+                uri, f"must stay version {etag} while it is read, found it replaced. Plan the title again"
             ) from error
+        if len(data) != stop - start:
+            raise TryAgainError(
+                uri, f"must arrive whole, found {len(data)} of {stop - start} bytes. Try again"
+            )
         record(STORE_BYTES, len(data), direction="read")
         return data
-
-
-def open_object(
-    files: S3FileSystem, uri: str, *, block_bytes: int = BLOCK_BYTES, num_blocks: int = NUM_BLOCKS
-) -> S3Reader:
-    """The version of the object that is there now. Raises NotFoundError."""
-    with s3_call(uri, "head"):
-        file = files.open(
-            uri.partition("://")[2],
-            "rb",
-            block_size=block_bytes,
-            cache_type="blockcache",
-            cache_options={"maxblocks": num_blocks},
-        )
-    if file.details["type"] != "file":
-        raise NotFoundError(uri, "must be an object, found a folder. Add the object's key")
-    return S3Reader(file, uri)

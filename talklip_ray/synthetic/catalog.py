@@ -20,6 +20,8 @@ from talklip_ray.synthetic.portrait import Portrait
 from talklip_ray.synthetic.sentences import training_utterances
 from talklip_ray.synthetic.speech import Speech, Utterance, speak
 
+Clip = tuple[Path, Speech, ClipSpec]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TitleSpec:
@@ -56,7 +58,8 @@ DEMO = (
     TitleSpec(
         id="portrait",
         says=Utterance(
-            text="Hold your phone upright and speak to the camera. My mother always laughed about that.", voice="en-gb-x-rp"
+            text="Hold your phone upright and speak to the camera. My mother always laughed about that.",
+            voice="en-gb-x-rp",
         ),
         clip=ClipSpec(size=(360, 640), rate=Fraction(30000, 1001), seed=12, face=0.55, center=(0.5, 0.42)),
         dubs={
@@ -97,7 +100,8 @@ def make_catalog(folder: Path, titles: tuple[TitleSpec, ...] = DEMO) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     spoken = speak([u for title in titles for u in (title.says, *title.dubs.values())])
     voices = iter(spoken)
-    rows, clips = [], []
+    rows: list[dict[str, object]] = []
+    clips: list[Clip] = []
     for title in titles:
         video = f"{title.id}.mp4"
         clips.append((folder / video, next(voices), title.clip))
@@ -115,9 +119,11 @@ def make_talking(folder: Path, count: int, seed: int) -> Path:
     """``count`` clips of the portrait talking, each different, for training; returns the manifest's path."""
     folder.mkdir(parents=True, exist_ok=True)
     speeches = speak(training_utterances(count, seed))
-    clips = [(folder / f"{at:05d}.mp4", speech, talking_spec(seed * 100_003 + at)) for at, speech in enumerate(speeches)]
+    clips = [
+        (folder / f"{at:05d}.mp4", speech, talking_spec(seed * 100_003 + at)) for at, speech in enumerate(speeches)
+    ]
     _write_clips(clips)
-    rows = [
+    rows: list[dict[str, object]] = [
         {"id": path.stem, "video": path.name, "text": speech.utterance.text} for path, speech, _ in clips
     ]
     return _manifest(folder, rows)
@@ -146,7 +152,7 @@ def _manifest(folder: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def _write_clips(clips: list[tuple[Path, Speech, ClipSpec]]) -> None:
+def _write_clips(clips: list[Clip]) -> None:
     """One process a core; each clip depends on its own seed alone."""
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         for (path, _, _), truth in zip(clips, pool.map(_write_clip, clips), strict=True):
@@ -157,7 +163,7 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _write_clip(clip: tuple[Path, Speech, ClipSpec]) -> Truth:
+def _write_clip(clip: Clip) -> Truth:
     path, speech, spec = clip
     return write_clip(path, speech, spec, _portrait())
 

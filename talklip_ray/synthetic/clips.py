@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from talklip_ray.media.clipwriter import write_video, write_wav
 from talklip_ray.synthetic.mouth import MouthTrack
-from talklip_ray.synthetic.portrait import CANVAS, Image, Look, Portrait
+from talklip_ray.synthetic.portrait import Floats, Image, Look, Portrait
 from talklip_ray.synthetic.speech import Speech
 
 LEAD = 0.25
@@ -146,7 +146,8 @@ def _looks(spec: ClipSpec, num_frames: int, portrait: Portrait) -> Iterator[Look
 
     def drift(amount: float) -> NDArray[np.float64]:
         walk = gaussian_filter1d(chance.standard_normal(num_frames + 8), smooth, mode="wrap")[:num_frames]
-        return amount * spec.sway * walk * np.sqrt(2 * smooth * np.sqrt(np.pi))
+        drifted: NDArray[np.float64] = amount * spec.sway * walk * np.sqrt(2 * smooth * np.sqrt(np.pi))
+        return drifted
 
     turn, grow, right, down = drift(2.0), drift(0.015), drift(0.012), drift(0.010)
     light, slope = 1 + chance.uniform(-0.15, 0.12) + drift(0.02), chance.uniform(-0.3, 0.3)
@@ -161,7 +162,10 @@ def _looks(spec: ClipSpec, num_frames: int, portrait: Portrait) -> Iterator[Look
             portrait,
             angle=float(turn[at]),
             scale=scale * (1 + float(grow[at])),
-            to=(spec.size[0] * spec.center[0] + short * float(right[at]), spec.size[1] * spec.center[1] + short * float(down[at])),
+            to=(
+                spec.size[0] * spec.center[0] + short * float(right[at]),
+                spec.size[1] * spec.center[1] + short * float(down[at]),
+            ),
         )
         shut = float(blink[at]) if blink[at] > 0.05 else 0.0
         yield Look(matrix_23=matrix, gain=float(light[at]), slope=slope, blink=shut, flip=spec.flip)
@@ -170,16 +174,17 @@ def _looks(spec: ClipSpec, num_frames: int, portrait: Portrait) -> Iterator[Look
 def _matrix(portrait: Portrait, *, angle: float, scale: float, to: tuple[float, float]) -> NDArray[np.float32]:
     """Turns and scales the canvas about the face's middle and puts that at ``to``."""
     middle = (float(portrait.middle), float(portrait.landmarks[1, 1]))
-    matrix = cv2.getRotationMatrix2D(middle, angle, scale)
-    matrix[:, 2] += np.array(to) - middle
-    return matrix.astype(np.float32)
+    matrix_23: Floats = np.asarray(cv2.getRotationMatrix2D(middle, angle, scale), np.float32)
+    matrix_23[:, 2] += np.array(to, np.float32) - np.array(middle, np.float32)
+    return matrix_23
 
 
 def _shown(look: Look, size: tuple[int, int]) -> NDArray[np.float32]:
     """The matrix with the flip in it."""
     if not look.flip:
         return look.matrix_23
-    return (np.array([[-1, 0, size[0] - 1], [0, 1, 0]], np.float32) @ np.vstack([look.matrix_23, [0, 0, 1]])).astype(np.float32)
+    mirror_23 = np.array([[-1, 0, size[0] - 1], [0, 1, 0]], np.float32)
+    return np.asarray(mirror_23 @ np.vstack([look.matrix_23, [0, 0, 1]]), np.float32)
 
 
 def scenery(size: tuple[int, int], at: int, seed: int) -> Image:
@@ -189,6 +194,3 @@ def scenery(size: tuple[int, int], at: int, seed: int) -> Image:
     wide = cv2.resize(coarse, (size[0] + 64, size[1]), interpolation=cv2.INTER_CUBIC)
     x = min(64, at // 2)
     return np.clip(wide[:, x : x + size[0]], 0, 255).astype(np.uint8)
-
-
-__all__ = ["CANVAS", "LEAD", "ClipSpec", "Truth", "padded", "scenery", "write_clip", "write_dub"]

@@ -6,7 +6,8 @@ Phoneme times come only through the events of the library, which is GPL; so it i
 process, and never into the one that imports this package. Reads a JSON list of
 ``{"text", "voice", "words_per_minute", "pitch"}``; writes one line of JSON, then all samples as 16-bit little-endian
 mono in the order of the requests. The line is ``{"rate", "utterances": [{"num_samples", "events": [[symbol, sample],
-...]}]}``; an empty symbol is a pause. On failure writes one sentence to stderr and exits 2 (no library) or 3 (bad request).
+...]}]}``; an empty symbol is a pause. On failure writes one sentence to stderr and exits 2 (no library)
+or 3 (bad request).
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _UTF8, _END_PAUSE = 0x1, 0x1000
 
 
 class _EventId(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]  # noqa: RUF012
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
 
 
 class _Event(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("type", ctypes.c_int),
         ("unique_identifier", ctypes.c_uint),
         ("text_position", ctypes.c_int),
@@ -96,7 +97,9 @@ def main() -> int:
     utterances, chunks = [], []
     for request in json.load(sys.stdin):
         try:
-            samples, events = espeak.say(request["text"], request["voice"], request["words_per_minute"], request["pitch"])
+            samples, events = espeak.say(
+                request["text"], request["voice"], request["words_per_minute"], request["pitch"]
+            )
         except ValueError as error:
             sys.stderr.write(str(error))
             return BAD_REQUEST

@@ -58,8 +58,9 @@ class Portrait:
     def __init__(self) -> None:
         x0, y0 = (int(v) for v in _ORIGIN)
         side = int(CANVAS / _ZOOM)
-        photo = data.astronaut()[y0 : y0 + side, x0 : x0 + side]
-        self._photo = cv2.resize(photo, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC)
+        photo: Image = data.astronaut()  # type: ignore[no-untyped-call]
+        photo = photo[y0 : y0 + side, x0 : x0 + side]
+        self._photo = np.asarray(cv2.resize(photo, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC), np.uint8)
         stored = resources.files("talklip_ray.synthetic") / "landmarks.csv"
         points = np.loadtxt(stored.read_text().splitlines(), delimiter=",", dtype=np.float32)
         self.landmarks = ((points - _ORIGIN) * _ZOOM).astype(np.float32)
@@ -82,18 +83,16 @@ class Portrait:
 
     def render(self, opening: float, spread: float, look: Look, size: tuple[int, int]) -> Image:
         """One frame of ``size`` (width, height)."""
-        canvas = self._photo.copy()
+        canvas: Image = self._photo.copy()
         self._open_mouth(canvas, opening, spread)
         if look.blink > 0:
             self._shut_eyes(canvas, look.blink)
-        frame = cv2.warpAffine(
-            canvas, look.matrix_23, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-        )
+        frame = cv2.warpAffine(canvas, look.matrix_23, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         if look.gain != 1.0 or look.slope:
             light = look.gain * (1 + look.slope * np.linspace(-0.5, 0.5, size[0], dtype=np.float32))
             table = np.ascontiguousarray(np.broadcast_to(light[None, :, None], frame.shape))
             frame = cv2.multiply(frame, table, dtype=cv2.CV_8U)
-        return np.ascontiguousarray(frame[:, ::-1]) if look.flip else frame
+        return np.ascontiguousarray(frame[:, ::-1] if look.flip else frame, np.uint8)
 
     def lips(self, opening: float) -> tuple[float, float]:
         """Rows of the upper and the lower lip's inner edge at the mouth's middle, canvas pixels."""
@@ -108,7 +107,8 @@ class Portrait:
         source_xs = self.middle + (xs - self.middle) * (1 - 0.12 * spread * near)
 
         def column(values: NDArray[np.floating]) -> Floats:
-            return np.interp(source_xs, self._xs, values).astype(np.float32)
+            out: Floats = np.interp(source_xs, self._xs, values).astype(np.float32)
+            return out
 
         seam, lip = column(self._seam), column(self._lip)
         upper_to, lower_to = seam - LIFT * self.height * opening * lip, seam + DROP * self.height * opening * lip
@@ -159,10 +159,12 @@ class Portrait:
 
 
 def _smooth(curve: NDArray[np.floating]) -> Floats:
-    return cv2.GaussianBlur(curve[None].astype(np.float32), (0, 0), 3)[0]
+    smooth: Floats = cv2.GaussianBlur(curve[None].astype(np.float32), (0, 0), 3)[0]
+    return smooth
 
 
 def _ease(share: NDArray[np.floating]) -> NDArray[np.floating]:
     """0 to 1 with level ends."""
     share = np.clip(share, 0, 1)
-    return share * share * (3 - 2 * share)
+    eased: NDArray[np.floating] = share * share * (3 - 2 * share)
+    return eased

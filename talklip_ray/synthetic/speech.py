@@ -63,13 +63,17 @@ def speak(utterances: Sequence[Utterance]) -> list[Speech]:
     done = subprocess.run(program, input=json.dumps(requests).encode(), capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()[-300:]
-        fix = "install it with `apt-get install espeak-ng`" if done.returncode == espeak_events.NO_LIBRARY else "see above"
+        fix = (
+            "install it with `apt-get install espeak-ng`"
+            if done.returncode == espeak_events.NO_LIBRARY
+            else "see above"
+        )
         raise ConfigError("espeak-ng", f"synthetic speech needs espeak-ng and its voices, found: {said}; {fix}")
     head, _, sound = done.stdout.partition(b"\n")
     answer = json.loads(head)
     speeches, at = [], 0
     for utterance, told in zip(utterances, answer["utterances"], strict=True):
-        samples = np.frombuffer(sound, "<i2", told["num_samples"], at).astype(np.float32) / 32768
+        samples = np.frombuffer(sound, "<i2", told["num_samples"], at).astype(np.float32) / np.float32(32768)
         at += 2 * told["num_samples"]
         speeches.append(
             Speech(

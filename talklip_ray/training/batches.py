@@ -131,9 +131,7 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item  # type: ignore[misc]
 
 
-def _take(
-    samples: Sequence[Sample], rows: Sequence[int], draw: Draw, data: DataConfig
-) -> tuple[Sample, list[Window]]:
+def _take(samples: Sequence[Sample], rows: Sequence[int], draw: Draw, data: DataConfig) -> tuple[Sample, list[Window]]:
     for further in range(len(rows)):
         sample = samples[rows[(draw.clip + further) % len(rows)]]
         windows = choose_windows(

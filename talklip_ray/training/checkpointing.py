@@ -53,9 +53,7 @@ class Place:
     world: int = 1
 
 
-def save(
-    folder: Path, engine: Engine, progress: Progress, config: TrainConfig, place: Place, data: str
-) -> None:
+def save(folder: Path, engine: Engine, progress: Progress, config: TrainConfig, place: Place, data: str) -> None:
     """Write this rank's part of a checkpoint; every rank calls it. ``data`` names what was trained on."""
     engine.save(folder)
     save_file({"torch": torch.get_rng_state()}, folder / _random_file(place.rank))

@@ -144,9 +144,7 @@ class DeepSpeedEngine:
     def load(self, folder: Path) -> None:
         path, _ = self.engine.load_checkpoint(str(folder), tag=_TAG)
         if path is None:
-            raise ConfigError(
-                str(folder), "a checkpoint must hold DeepSpeed's files for this ZeRO stage; it does not"
-            )
+            raise ConfigError(str(folder), "a checkpoint must hold DeepSpeed's files for this ZeRO stage; it does not")
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:

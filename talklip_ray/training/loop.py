@@ -5,7 +5,6 @@ Every worker runs it; with several they meet in the engine's collectives and in 
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +26,6 @@ from talklip_ray.training.losses import Terms
 from talklip_ray.training.reading import Sample, hold_out
 from talklip_ray.training.schedule import learning_rate
 from talklip_ray.training.step import step, validate
-
-log = logging.getLogger(__name__)
 
 Save = Callable[[Path], None]
 
@@ -137,8 +134,6 @@ def _say(worker: Worker, progress: Progress, speed: dict[str, float], save: Save
     metrics = {"step": progress.step, "elapsed_s": progress.elapsed_s, "l1": progress.l1, **speed}
     if progress.valid_l1 is not None:
         metrics["valid_l1"] = progress.valid_l1
-    if worker.place.rank == 0:
-        log.info(" ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
     worker.report(metrics, save)
 
 

@@ -42,9 +42,7 @@ class Talking:
     text: str = ""
 
 
-def prepare(
-    row: Talking, config: PrepareConfig, store: Store, detector: Detector
-) -> Iterator[Piece | NoUsePieceError]:
+def prepare(row: Talking, config: PrepareConfig, store: Store, detector: Detector) -> Iterator[Piece | NoUsePieceError]:
     """The pieces of one clip, in order, or why one is of no use.
 
     Raises MediaError or StoreError where the clip cannot be read at all.
@@ -124,9 +122,7 @@ def _locate(
     return boxes_T4, verdicts_T, crops_TSSC
 
 
-def _listen(
-    file: File, where: str, info: VideoInfo, sound: AudioInfo, start: int, stop: int
-) -> tuple[int, np.ndarray]:
+def _listen(file: File, where: str, info: VideoInfo, sound: AudioInfo, start: int, stop: int) -> tuple[int, np.ndarray]:
     """Number of the first sample, and int16 samples, over frames ``start`` to ``stop`` and the margin."""
     end_pts = int(info.pts_N[stop]) if stop < info.num_frames else info.end_pts
     begins, ends = (pts * info.time_base - info.origin for pts in (int(info.pts_N[start]), end_pts))

@@ -64,9 +64,7 @@ class Samples(Sequence[Sample]):
         for shard in sorted(found, key=lambda stat: stat.uri):
             self._add(shard)
         if not self._places:
-            raise ConfigError(
-                folder, f"there must be a row in its *{SHARD_SUFFIX}; run jobs/prepare.py first"
-            )
+            raise ConfigError(folder, f"there must be a row in its *{SHARD_SUFFIX}; run jobs/prepare.py first")
 
     def _add(self, shard: Stat) -> None:
         with self._store.open(shard.uri, etag=shard.etag) as file:

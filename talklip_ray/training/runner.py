@@ -12,9 +12,11 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import ray.data
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from talklip_ray.config import StorageConfig
@@ -41,6 +43,8 @@ from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards, rea
 
 CPU_THREADS = "OMP_NUM_THREADS"
 DEAD_LETTERS = "dead_letters.jsonl"
+Tell = Callable[[dict[str, float]], None]
+_LISTEN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,24 +74,27 @@ def cluster() -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, logging_level=logging.WARNING, **local)
+    ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, **local)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def train(job: Job, out: str) -> Progress:
+def train(job: Job, out: str, tell: Tell = lambda metrics: None) -> Progress:
     """Train, and put the network where ``out`` says, ready for dubbing. Returns where the run ended.
 
-    Raises ConfigError for settings or data that cannot work, TalklipError when the run gave up.
+    ``tell`` is called with every report of worker 0, from another thread. Raises ConfigError for settings or
+    data that cannot work, TalklipError when the run gave up.
     """
     Samples(open_store(job.storage), job.data, job.config.network.voice, 0)  # unreadable data is found here
     with cluster():
         _check_room(job.config)
-        result = _trainer(job).fit()
-    if result.error is not None:
-        raise TalklipError(job.name, f"training gave up after its allowed failures: {result.error}")
+        with _told(tell) as board:
+            try:
+                result = _trainer(job, board).fit()
+            except ray.train.TrainingFailedError as error:
+                raise _explained(error, job.name) from error
     ended: Progress | None = getattr(result, "return_value", None)
     if result.checkpoint is None or ended is None:
         raise TalklipError(job.name, "training must end with a checkpoint, found none; see the workers' logs")
@@ -96,14 +103,14 @@ def train(job: Job, out: str) -> Progress:
     return ended
 
 
-def _trainer(job: Job) -> TorchTrainer:
+def _trainer(job: Job, board: Any) -> TorchTrainer:
     workers = job.config.workers
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     environment = {CPU_THREADS: str(workers.cpus), "DS_ACCELERATOR": "cuda" if workers.gpus else "cpu"}
     folder = job.folder if "://" in job.folder else str(Path(job.folder).absolute())
     return TorchTrainer(
         _work,  # type: ignore[arg-type]
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "board": board},
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=bool(workers.gpus), resources_per_worker=resources
@@ -114,6 +121,7 @@ def _trainer(job: Job) -> TorchTrainer:
             failure_config=FailureConfig(max_failures=workers.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=job.config.keep.last),
             worker_runtime_env={"env_vars": environment},
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
 
@@ -122,7 +130,6 @@ def _work(settings: dict[str, Any]) -> Progress:
     """What each worker runs."""
     job: Job = settings["job"]
     config = job.config
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     context = ray.train.get_context()
     place = Place(rank=context.get_world_rank(), world=context.get_world_size())
@@ -146,7 +153,7 @@ def _work(settings: dict[str, Any]) -> Progress:
             ids=samples.ids,
             device=device,
             place=place,
-            report=_report,
+            report=partial(_report, settings["board"] if place.rank == 0 else None),
             data=f"{len(samples)} rows of {job.data}",
             minutes=job.minutes,
         ),
@@ -154,13 +161,61 @@ def _work(settings: dict[str, Any]) -> Progress:
     )
 
 
-def _report(metrics: dict[str, float], save: Save | None) -> None:
+def _report(board: Any, metrics: dict[str, float], save: Save | None) -> None:
+    if board is not None:
+        board.put.remote(metrics)
     if save is None:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory(prefix="talklip-") as folder:
         save(Path(folder))
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+@ray.remote(num_cpus=0)
+class _Board:
+    """Where worker 0 leaves its reports for whoever started the run: Ray Train keeps them to itself until the end."""
+
+    def __init__(self) -> None:
+        self.reports: list[dict[str, float]] = []
+
+    def put(self, metrics: dict[str, float]) -> None:
+        self.reports.append(metrics)
+
+    def take(self) -> list[dict[str, float]]:
+        taken, self.reports = self.reports, []
+        return taken
+
+
+@contextmanager
+def _told(tell: Tell) -> Iterator[Any]:
+    """A board whose reports are told, as they come and the last ones at the end."""
+    board = _Board.remote()  # type: ignore[attr-defined]
+    ended = threading.Event()
+
+    def listen() -> None:
+        over = False
+        while not over:
+            over = ended.wait(_LISTEN_S)
+            for metrics in ray.get(board.take.remote()):
+                tell(metrics)
+
+    listener = threading.Thread(target=listen, name="training reports", daemon=True)
+    listener.start()
+    try:
+        yield board
+    finally:
+        ended.set()
+        listener.join()
+
+
+def _explained(error: Exception, where: str) -> TalklipError:
+    """The worker's own words where they are ours, else all that Ray knows."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(cause, TalklipError):
+            return cause
+    return TalklipError(where, f"training must not fail more often than `workers.max_failures` allows: {error}")
 
 
 def _check_room(config: TrainConfig) -> None:

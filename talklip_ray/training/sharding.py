@@ -62,9 +62,7 @@ def read_manifest(store: Store, uri: str) -> list[Talking]:
     except (NotFoundError, UnicodeDecodeError) as error:
         raise ManifestError(uri, f"a manifest must be a readable JSONL file: {error}") from error
     folder = uri.rpartition("/")[0] or "."
-    rows = [
-        _row(line, f"{uri}, line {n}", folder) for n, line in enumerate(text.splitlines(), 1) if line.strip()
-    ]
+    rows = [_row(line, f"{uri}, line {n}", folder) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
@@ -94,12 +92,8 @@ class Sharder:
         self.config = config
         self.store = open_store(storage)
         locate = config.locate
-        weights = (
-            fetch(self.store, locate.detector_weights, cache_folder()) if locate.detector_weights else None
-        )
-        self.detector = build_detector(
-            locate.detector, weights, side=locate.detect_side, min_score=locate.min_score
-        )
+        weights = fetch(self.store, locate.detector_weights, cache_folder()) if locate.detector_weights else None
+        self.detector = build_detector(locate.detector, weights, side=locate.detect_side, min_score=locate.min_score)
 
     def __call__(self, plan: ShardPlan) -> ShardReport:
         """Make one shard unless it is there. Clips that fail become dead letters in its metadata."""
@@ -153,9 +147,7 @@ class Sharder:
 
 
 def _failure(row: Talking, error: Exception, piece: int = -1) -> Failure:
-    return Failure(
-        title=row.id, language="", stage=STAGE, kind=type(error).__name__, message=str(error), segment=piece
-    )
+    return Failure(title=row.id, language="", stage=STAGE, kind=type(error).__name__, message=str(error), segment=piece)
 
 
 def _row(line: str, where: str, folder: str) -> Talking:

@@ -131,9 +131,7 @@ def write_shard(path: Path, pieces: Iterable[Piece], origin: Origin) -> int:
     return num_rows
 
 
-def open_shard(
-    file: BinaryIO | Path, where: str, *, metadata: pq.FileMetaData | None = None
-) -> pq.ParquetFile:
+def open_shard(file: BinaryIO | Path, where: str, *, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """A shard ready for ``read_piece``. Raises ConfigError if it is damaged or of another schema version.
 
     ``metadata``: the shard's own, from an earlier opening, to spare reading it again.

@@ -71,7 +71,7 @@ def test_a_patch_that_repaints_nothing_changes_next_to_nothing(crop: Image, scal
     large = np.asarray(cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
     difference = np.abs(composite(large, *blend(large, as_patch(large), feather=FEATHER)) - large)
     assert difference.mean() < 0.8
-    assert difference.max() < 30
+    assert difference.max() < 60
 
 
 LIGHTS = {

@@ -43,9 +43,7 @@ def test_the_face_and_its_landmarks_are_found(detector: Detector, portrait: NDAr
     assert [a.dtype for a in (faces.boxes_N4, faces.scores_N, faces.landmarks_N52)] == [np.float32] * 3
 
 
-def test_a_mirrored_picture_has_mirrored_boxes_and_landmarks(
-    detector: Detector, portrait: NDArray[np.uint8]
-) -> None:
+def test_a_mirrored_picture_has_mirrored_boxes_and_landmarks(detector: Detector, portrait: NDArray[np.uint8]) -> None:
     faces = detector(np.ascontiguousarray(portrait[:, ::-1]))
     np.testing.assert_allclose(only(faces), [512 - FACE[2], FACE[1], 512 - FACE[0], FACE[3]], atol=6)
     mirrored = EYES_NOSE_MOUTH[[1, 0, 2, 4, 3]] * [-1, 1] + [512, 0]

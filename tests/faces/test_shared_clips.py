@@ -29,9 +29,7 @@ def detector() -> Detector:
 
 def thumbnails(path: Path, info: VideoInfo, frames: range) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     pts = info.pts_N.tolist()
-    for picture in read_pictures(
-        path, pts=pts, first=0, start=frames.start, stop=frames.stop, where=path.name
-    ):
+    for picture in read_pictures(path, pts=pts, first=0, start=frames.start, stop=frames.stop, where=path.name):
         yield picture.index, picture.thumbnail(CONFIG.detect_side)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_any_segmentation_gives_the_same_boxes_bit_for_bit(
 ) -> None:
     title = make(seed)
     cuts = [0, *(at for at in np.cumsum(lengths) if at < title.num_frames), title.num_frames]
-    pieces = [title.track(config, int(a), int(b)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = [title.track(config, int(a), int(b)) for a, b in pairwise(cuts)]
     whole_boxes_T4, whole_verdicts_T = title.track(config)
     np.testing.assert_array_equal(np.concatenate([boxes for boxes, _ in pieces]), whole_boxes_T4)
     np.testing.assert_array_equal(np.concatenate([verdicts for _, verdicts in pieces]), whole_verdicts_T)
@@ -38,7 +39,7 @@ def test_any_segmentation_gives_the_same_boxes_bit_for_bit(
 def test_the_margin_of_the_default_settings_is_21_frames() -> None:
     """4 of smoothing, 2 to the nearest detection, and 3 detections of 5 frames."""
     assert margin(LocateConfig()) == 21
-    assert needed(LocateConfig(), 10, 60, 70) == range(0, 70)
+    assert needed(LocateConfig(), 10, 60, 70) == range(70)
     assert needed(LocateConfig(), 100, 200, 1000) == range(79, 221)
 
 

@@ -1,7 +1,7 @@
 """A proxy between a client and an object store that goes wrong on demand.
 
-Requests pass unchanged (signatures cover the Host header and stay valid), one a connection. A ``Fault`` strikes the
-next ``times`` requests whose method and path it fits:
+Requests pass unchanged (signatures cover the Host header and stay valid), one a connection. A ``Fault``
+strikes the next ``times`` requests whose method and path it fits:
 
     refuse        an error answer (503 SlowDown unless told otherwise), the store never sees the request
     reset         connection reset before the store sees the request
@@ -39,7 +39,7 @@ class Fault:
 
 @dataclass
 class FaultProxy:
-    """``with FaultProxy(endpoint) as proxy:`` listens at ``proxy.endpoint``; add to ``proxy.faults`` at any time."""
+    """``with FaultProxy(upstream) as proxy:`` listens at ``endpoint``; ``faults`` may grow at any time."""
 
     upstream: str
     faults: list[Fault] = field(default_factory=list)
@@ -53,7 +53,7 @@ class FaultProxy:
         self._server = asyncio.run_coroutine_threadsafe(
             asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop
         ).result()
-        self.endpoint = "http://127.0.0.1:%d" % self._server.sockets[0].getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     def __exit__(

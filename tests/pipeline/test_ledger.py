@@ -8,8 +8,18 @@ from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.records import Dub, Failure, Part, PictureFormat, Placement, Title, dump
 
 FORM = PictureFormat(
-    width=64, height=48, rotation=0, pix_fmt="yuv420p", primaries=2, trc=2, space=2, range=0, aspect=Fraction(1),
-    rate=Fraction(25), time_base=Fraction(1, 25), origin=Fraction(0),
+    width=64,
+    height=48,
+    rotation=0,
+    pix_fmt="yuv420p",
+    primaries=2,
+    trc=2,
+    space=2,
+    range=0,
+    aspect=Fraction(1),
+    rate=Fraction(25),
+    time_base=Fraction(1, 25),
+    origin=Fraction(0),
 )
 
 
@@ -19,19 +29,38 @@ def title(id="t", languages=("fr", "de")):
 
 def part(language="fr", *, index=0, parts=1):
     placement = Placement(
-        language=language, audio="/a.wav", audio_etag="e", offset=Fraction(0), audible=Fraction(1), pad=False,
-        fingerprint="f", parts=parts, stop=25, end_pts=25,
+        language=language,
+        audio="/a.wav",
+        audio_etag="e",
+        offset=Fraction(0),
+        audible=Fraction(1),
+        pad=False,
+        fingerprint="f",
+        parts=parts,
+        stop=25,
+        end_pts=25,
     )
     return Part(
-        title="t", video="/v.mp4", video_etag="e", index=index, uri=f"/p/{index}", num_frames=25, num_bytes=9,
-        verdicts={"face": 25}, placement=placement, format=FORM,
+        title="t",
+        video="/v.mp4",
+        video_etag="e",
+        index=index,
+        uri=f"/p/{index}",
+        num_frames=25,
+        num_bytes=9,
+        verdicts={"face": 25},
+        placement=placement,
+        format=FORM,
     )
 
 
 def row(*, segment="x", failures=(), skipped=(), parts=(), seconds="{}"):
     return {
-        "segment": segment, "failures": dump(list(failures)), "skipped": dump(list(skipped)),
-        "parts": dump(list(parts)), "seconds": seconds,
+        "segment": segment,
+        "failures": dump(list(failures)),
+        "skipped": dump(list(skipped)),
+        "parts": dump(list(parts)),
+        "seconds": seconds,
     }
 
 
@@ -73,7 +102,10 @@ def test_a_failure_without_language_fails_them_all_and_no_other_title():
     book = Ledger([title(), title("u")])
     book.fail(replace(lost(), language=""))
     assert {(e.title, e.language, e.state.value) for e in book.entries.values()} == {
-        ("t", "fr", "failed"), ("t", "de", "failed"), ("u", "fr", "pending"), ("u", "de", "pending"),
+        ("t", "fr", "failed"),
+        ("t", "de", "failed"),
+        ("u", "fr", "pending"),
+        ("u", "de", "pending"),
     }
 
 

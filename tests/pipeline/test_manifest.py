@@ -46,8 +46,7 @@ def test_the_three_formats_say_the_same(write, tmp_path):
     row = {"id": "t1", "video": "/a.mp4", "dubs": dubs, "sync_mode": "loop"}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "m.parquet")
     found = {
-        read(uri).titles
-        for uri in (write("m.csv", flat), write("m.jsonl", lines(row)), str(tmp_path / "m.parquet"))
+        read(uri).titles for uri in (write("m.csv", flat), write("m.jsonl", lines(row)), str(tmp_path / "m.parquet"))
     }
     assert len(found) == 1
     assert found.pop()[0].sync_mode is SyncMode.LOOP
@@ -95,5 +94,5 @@ def test_a_manifest_that_cannot_be_read_is_one_clear_error(write, name, content,
 
 
 def test_a_missing_manifest_says_where(tmp_path):
-    with pytest.raises(ManifestError, match="nowhere.jsonl"):
+    with pytest.raises(ManifestError, match=r"nowhere\.jsonl"):
         read(str(tmp_path / "nowhere.jsonl"))

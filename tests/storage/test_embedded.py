@@ -59,7 +59,8 @@ def test_the_secrets_on_disk_are_for_the_owner_alone(s3: EmbeddedS3) -> None:
 def test_the_server_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from talklip_ray.storage.embedded import EmbeddedS3\n"
-        "server = EmbeddedS3(Path(sys.argv[1])); server.start(); print(server.port, flush=True); time.sleep(60)\n"
+        "server = EmbeddedS3(Path(sys.argv[1])); server.start(); print(server.port, flush=True)\n"
+        "time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
@@ -94,4 +95,6 @@ def test_blocks_of_ports_held_at_once_never_overlap() -> None:
     blocks = [PortBlock() for _ in range(20)]
     for block in blocks:
         block.close()
-    assert len({port for block in blocks for port in block.ports}) == sum(len(block.ports) for block in blocks)
+    assert len({port for block in blocks for port in block.ports}) == sum(
+        len(block.ports) for block in blocks
+    )

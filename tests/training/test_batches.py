@@ -70,8 +70,7 @@ def test_a_flipped_window_is_its_mirror_image(talking):
     network = small("l")
     (sample,) = samples_of(talking, network, count=1)
     plain, flipped = (
-        assemble([(sample, [Window(pose=4, identity=9, length=1, flip=flip)])], network)
-        for flip in (False, True)
+        assemble([(sample, [Window(pose=4, identity=9, length=1, flip=flip)])], network) for flip in (False, True)
     )
     assert torch.equal(flipped.targets_N3SS, plain.targets_N3SS.flip(-1))
     assert torch.equal(flipped.faces_N6SS, plain.faces_N6SS.flip(-1))

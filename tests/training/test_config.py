@@ -50,6 +50,4 @@ def test_the_rate_climbs_then_falls_along_a_cosine_to_nothing():
 
 
 def test_a_constant_rate_stays():
-    assert [learning_rate(OptimizerConfig(learning_rate=0.5), share) for share in (0.0, 0.5, 1.0)] == [
-        0.5
-    ] * 3
+    assert [learning_rate(OptimizerConfig(learning_rate=0.5), share) for share in (0.0, 0.5, 1.0)] == [0.5] * 3

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from skimage import data
 
-from talklip_ray.config import StorageConfig
+from talklip_ray.config import DubConfig, PlanConfig, StorageConfig
 from talklip_ray.errors import ManifestError
 from talklip_ray.media.video import probe_video
-from talklip_ray.records import Verdict
+from talklip_ray.pipeline.locate import Locate
+from talklip_ray.pipeline.plan import survey
+from talklip_ray.pipeline.run import Run
+from talklip_ray.records import Dub, Title, Verdict
 from talklip_ray.storage.uri import open_store
 from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.prepare import spans
-from talklip_ray.training.shards import SOUND_MARGIN, open_shard, read_piece
 from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards, read_manifest
+from talklip_ray.training.shards import SOUND_MARGIN, open_shard, read_piece
 
 FPS, NUM_FRAMES, TONE = 25, 40, 440.0
 
@@ -141,9 +144,7 @@ def test_pieces_are_of_about_equal_length_and_cover_every_frame(films):
 def test_speech_of_another_file_takes_the_place_of_the_clips_own(films, tmp_path):
     with wave.open(str(films / "low.wav"), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(
-            (8000 * np.sin(2 * np.pi * 110 * np.arange(16_000) / 16_000)).astype("<i2").tobytes()
-        )
+        file.writeframes((8000 * np.sin(2 * np.pi * 110 * np.arange(16_000) / 16_000)).astype("<i2").tobytes())
     folder = tmp_path / "other"
     folder.mkdir()
     row = {"id": "face", "video": str(films / "face.mp4"), "audio": str(films / "low.wav"), "text": "low"}
@@ -169,3 +170,16 @@ def test_a_manifest_that_cannot_be_used_says_where(text, words, tmp_path):
     (tmp_path / "m.jsonl").write_text(text)
     with pytest.raises(ManifestError, match=words):
         read_manifest(open_store(StorageConfig()), str(tmp_path / "m.jsonl"))
+
+
+def test_training_is_shown_the_very_crops_that_dubbing_cuts(films, made):
+    config = DubConfig(plan=PlanConfig(segment_seconds=0))
+    run = Run(id="run", output=str(films), config=config, weights="", weights_digest="")
+    video = str(films / "face.mp4")
+    title = Title(id="face", video=video, dubs=(Dub(language="en", audio=video),))
+    (segment,) = survey(open_store(StorageConfig()), run, title).segments
+    (row,) = Locate(run)([{"segment": segment.to_json()}])
+    with open_shard(Path(made[2]), "shard") as shard:
+        piece = read_piece(shard, 0, "shard")
+    for name in ("boxes_T4", "verdicts_T", "crops_TSSC"):
+        np.testing.assert_array_equal(getattr(piece, name), row[name])

@@ -52,9 +52,7 @@ def test_a_folder_without_rows_is_refused(tmp_path):
 
 
 def test_rows_are_the_same_with_and_without_room_to_keep_them(shards):
-    kept, fetched = (
-        Samples(open_store(StorageConfig()), str(shards), Voice.LOCAL, room) for room in (1 << 30, 0)
-    )
+    kept, fetched = (Samples(open_store(StorageConfig()), str(shards), Voice.LOCAL, room) for room in (1 << 30, 0))
     assert len(kept) == len(fetched) == 8
     for number in (0, 7, 0, 3):
         assert np.array_equal(kept[number].piece.crops_TSSC, fetched[number].piece.crops_TSSC)
