@@ -28,6 +28,7 @@ from benchmarks.clip import RATE, talking_clip
 from benchmarks.machine import describe, save
 from talklip_ray.config import STARTER, DubConfig, load
 from talklip_ray.errors import TalklipError
+from talklip_ray.evaluation.report import duration
 from talklip_ray.pipeline import runner
 from talklip_ray.pipeline.dub import Step
 from talklip_ray.pipeline.preflight import one_title, prepare_run
@@ -37,6 +38,7 @@ from talklip_ray.records import SyncMode
 EVERY = 0.2
 """Seconds between looks; the peak is the kernel's, so only a process's last moments can be missed."""
 NOTES = "TALKLIP_BENCH_NOTES"
+STAGES = ("driver", "plan", "locate", "listen", "generate", "compose", "assemble")
 
 out = Console()
 Worker = runner.Worker
@@ -92,7 +94,7 @@ class Watch:
         if "VmHWM" not in status:
             return
         peak = self.peaks.setdefault(pid, Peak(pid=pid, what=""))
-        peak.what = self._name(pid) or peak.what
+        peak.what = peak.what if peak.what in STAGES else self._name(pid) or peak.what
         peak.resident = max(peak.resident, _bytes(status["VmHWM"]))
         peak.own = max(peak.own, _bytes(status["RssAnon"]))
 
@@ -105,9 +107,9 @@ class Watch:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
         title = words[0] if words else ""
         if title.startswith("ray::"):
-            return "assemble" if "assemble_title" in title else f"ray worker ({title.removeprefix('ray::')})"
+            return "assemble" if "assemble_title" in title else "ray: " + title.removeprefix("ray::")
         script = next((word for word in words if word.endswith(".py")), title)
-        return f"ray {Path(script).stem}"
+        return ("ray: " if "/ray/" in script else "child: ") + Path(script).stem
 
 
 def descendants(root: int) -> list[int]:
@@ -157,10 +159,11 @@ def measure(seconds: float, config: DubConfig, folder: Path) -> dict[str, Any]:
 
 
 def by_kind(processes: Sequence[Peak]) -> dict[str, dict[str, int]]:
-    """The largest process of each kind."""
+    """The largest process of each kind; Ray's own services count as one kind."""
     found: dict[str, dict[str, int]] = {}
     for peak in processes:
-        one = found.setdefault(peak.what, {"count": 0, "resident": 0, "own": 0})
+        kind = peak.what if peak.what in STAGES else "Ray's own, largest" if peak.what.startswith("ray") else "other"
+        one = found.setdefault(kind, {"count": 0, "resident": 0, "own": 0})
         one["count"] += 1
         one["resident"] = max(one["resident"], peak.resident)
         one["own"] = max(one["own"], peak.own)
@@ -170,11 +173,11 @@ def by_kind(processes: Sequence[Peak]) -> dict[str, dict[str, int]]:
 def show(runs: Sequence[dict[str, Any]]) -> None:
     table = Table("process", "number", box=None, pad_edge=False)
     for run in runs:
-        table.add_column(f"{run['seconds'] / 60:g} min: peak, MB", justify="right")
+        table.add_column(f"{duration(run['seconds'])}: peak, MB", justify="right")
         table.add_column("own", justify="right")
     table.add_column("growth of own", justify="right")
     first, last = runs[0]["by_kind"], runs[-1]["by_kind"]
-    for kind in last:
+    for kind in sorted(last, key=lambda kind: STAGES.index(kind) if kind in STAGES else len(STAGES)):
         cells = []
         for run in runs:
             one = run["by_kind"].get(kind)
@@ -198,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(None, {"generate.weights": args.weights})
         with tempfile.TemporaryDirectory(prefix="talklip-bench-") as folder:
             for seconds in lengths:
-                out.print(f"{seconds / 60:g} minutes, 640x360 at 25 fps", highlight=False)
+                out.print(f"{duration(seconds)}, 640x360 at 25 fps", highlight=False)
                 runs.append(measure(seconds, config, Path(folder)))
     except TalklipError as error:
         print(f"{type(error).__name__} {error}", file=sys.stderr)

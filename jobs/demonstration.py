@@ -19,14 +19,16 @@ import numpy as np
 import ray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from talklip_ray import __version__
 from talklip_ray.cli import run_catalog
 from talklip_ray.config import STARTER, DubConfig, load
 from talklip_ray.errors import ConfigError, StoreError
 from talklip_ray.evaluation.demo_page import Curve, Pair, render_demo
+from talklip_ray.evaluation.mouth import MouthAtlas, correlation
 from talklip_ray.evaluation.report import duration, render_run, size
-from talklip_ray.media.video import VideoInfo, probe_video
+from talklip_ray.media.video import VideoInfo, probe_video, read_pictures
 from talklip_ray.pipeline.one import dub_here
 from talklip_ray.pipeline.preflight import one_title, prepare_run, take_product
 from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL, Summary
@@ -36,9 +38,14 @@ from talklip_ray.storage.embedded import EmbeddedS3
 from talklip_ray.storage.uri import join, open_store
 from talklip_ray.synthetic.catalog import make_catalog, truth_path
 from talklip_ray.synthetic.clips import Truth
+from talklip_ray.synthetic.portrait import CANVAS, Look, Portrait
 
 FOLDER = Path("demo")
 LANGUAGES = {"de": "German", "en": "English", "es": "Spanish", "fr": "French"}
+HOW = (
+    "Mouths are measured on the pixels, by comparison with the portrait rendered at known openings. r is Pearson’s "
+    "correlation with the opening that belongs to the dub’s sounds, over the frames that show a face while it lasts."
+)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -101,12 +108,14 @@ def catalog(folder: Path, config: DubConfig) -> tuple[Summary, Path]:
                 with step("download"):
                     for row in summary.rows:
                         if row["uri"]:
-                            store.download(row["uri"], dubs / f"{row['title']}.{row['language']}.mp4")
+                            store.download(row["uri"], _dub(dubs, row))
         finally:
             ray.shutdown()
             server.stop()
     with step("mouths measured"):
-        pairs = [_pair(row, made, dubs) for row in summary.rows]
+        measure = Measure()
+        pairs = [_pair(row, made, dubs, measure) for row in summary.rows]
+    out.print(_table(pairs))
     return summary, _publish(folder, pairs, summary, synthetic=True)
 
 
@@ -130,33 +139,74 @@ def own(folder: Path, video: str, audio: str, config: DubConfig) -> tuple[Summar
         open_store(config.storage).download(video, source)
     else:
         source.symlink_to(Path(video).resolve())
-    row = summary.rows[0]
-    pair = replace(named, source=source.name, dub=product.name, **_shown(product, row))
+    row = summary.rows[0] | {"uri": f"{folder}/{product.name}", "title": named.title, "language": named.language}
+    summary = replace(summary, output=str(folder), rows=[row])  # not the scratch folder, which is gone
+    pair = replace(named, source=source.name, dub=product.name, **_shown(probe_video(product, str(product)), row))
     return summary, _publish(folder, [pair], summary, synthetic=False)
 
 
-def _pair(row: Mapping[str, Any], made: Path, dubs: Path) -> Pair:
+class Measure:
+    """Mouth openings of the synthetic portrait; each video is measured once."""
+
+    def __init__(self) -> None:
+        portrait, upright_23 = Portrait(), np.eye(2, 3, dtype=np.float32)
+
+        def render(opening: float, spread: float) -> np.ndarray:
+            return portrait.render(opening, spread, Look(matrix_23=upright_23), (CANVAS, CANVAS))
+
+        self._atlas = MouthAtlas(render, portrait.landmarks)
+        self._known: dict[Path, np.ndarray] = {}
+
+    def __call__(self, video: Path, info: VideoInfo, places: Truth) -> np.ndarray:
+        """Opening in every frame, NaN where there is no face; ``places`` is the truth of the source's picture."""
+        if video not in self._known:
+            pts, where = info.pts_N.tolist(), str(video)
+            pictures = read_pictures(video, pts=pts, first=0, start=0, stop=len(pts), where=where)
+            frames = (picture.thumbnail(max(picture.size)) for picture in pictures)
+            opening_T = self._atlas.openings(frames, np.array(places.matrices).reshape(-1, 2, 3))
+            if places.faceless:
+                opening_T[slice(*places.faceless)] = np.nan
+            self._known[video] = opening_T
+        return self._known[video]
+
+
+def _pair(row: Mapping[str, Any], made: Path, dubs: Path, measure: Measure) -> Pair:
     """What the page shows of one row of the run."""
     title, code = row["title"], row["language"]
     named = Pair(title=title, language=LANGUAGES.get(code, code))
-    dub, source = dubs / f"{title}.{code}.mp4", made / f"{title}.mp4"
+    dub, source = _dub(dubs, row), made / f"{title}.mp4"
     if not dub.exists():
         return replace(named, lost=row["message"] or "The run ended before it was finished.")
-    truth, spoken = Truth.load(truth_path(made / f"{title}.{code}.wav")), Truth.load(truth_path(source))
-    seconds_T = _times(probe_video(dub, str(dub)))
-    opening_T = truth.opening(seconds_T)
+    info = probe_video(dub, str(dub))
+    seconds_T = np.asarray(info.pts_N * float(info.time_base) - float(info.origin), np.float64)
+    truth, places = Truth.load(truth_path(made / f"{title}.{code}.wav")), Truth.load(truth_path(source))
+    truth_T = truth.opening(seconds_T)
+
+    def measured(video: Path) -> Curve:
+        opening_T = measure(video, info, places)
+        heard_T = np.isfinite(opening_T) & (seconds_T < truth.duration)
+        return Curve(seconds_T=seconds_T, opening_T=opening_T, r=correlation(opening_T[heard_T], truth_T[heard_T]))
+
     return replace(
         named,
         source=f"{made.name}/{source.name}",
-        dub=f"{dubs.name}/{dub.name}",
-        says=LANGUAGES.get(spoken.voice[:2], spoken.voice),
-        truth=Curve(seconds_T=seconds_T, opening_T=opening_T),
-        **_shown(dub, row),
+        dub=f"{dubs.name}/{dub.relative_to(dubs).as_posix()}",
+        says=LANGUAGES.get(places.voice[:2], places.voice),
+        truth=Curve(seconds_T=seconds_T, opening_T=truth_T),
+        measured_dub=measured(dub),
+        measured_source=measured(source),
+        **_shown(info, row),
     )
 
 
-def _shown(product: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    info = probe_video(product, str(product))
+def _dub(dubs: Path, row: Mapping[str, Any]) -> Path:
+    """Laid out as the run's output is, so that the run's page finds it."""
+    folder = dubs / str(row["title"])
+    folder.mkdir(exist_ok=True)
+    return folder / f"{row['language']}.mp4"
+
+
+def _shown(info: VideoInfo, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "seconds": float(info.duration),
         "width": info.display_width,
@@ -167,18 +217,30 @@ def _shown(product: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _times(info: VideoInfo) -> np.ndarray:
-    """Seconds on the title's clock at which each frame is shown."""
-    return info.pts_N * float(info.time_base) - float(info.origin)
+def _table(pairs: Sequence[Pair]) -> Table:
+    table = Table("title", "dub", box=None, pad_edge=False)
+    for heading in ("frames", "repainted", "r of the dub", "r of the source"):
+        table.add_column(heading, justify="right")
+    for pair in pairs:
+        if pair.lost:
+            table.add_row(pair.title, pair.language, "not dubbed")
+            continue
+        counts = sum(pair.verdicts.values()), pair.verdicts.get("face", 0)
+        scores = (curve.r for curve in (pair.measured_dub, pair.measured_source) if curve and curve.r is not None)
+        table.add_row(pair.title, pair.language, *map(str, counts), *(f"{r:.2f}" for r in scores))
+    return table
 
 
 def _publish(folder: Path, pairs: Sequence[Pair], summary: Summary, *, synthetic: bool) -> Path:
     """Both pages; returns the one to open."""
     found = asdict(summary)
     run_page = folder / "run.html"
-    run_page.write_text(render_run(found, base="dubs"))
+    run_page.write_text(render_run(found, base="dubs" if synthetic else "."))
     page = folder / ("report.html" if synthetic else "own.html")
-    footer = [f"talklip {__version__}, run {summary.run}, weights {summary.weights_digest}"]
+    footer = [
+        *([HOW] if synthetic else []),
+        f"talklip {__version__}, run {summary.run}, weights {summary.weights_digest}",
+    ]
     page.write_text(render_demo(pairs, found, run_report=run_page.name, synthetic=synthetic, footer=footer))
     return page
 

@@ -18,13 +18,15 @@ from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
 from talklip_ray.training.config import PrepareConfig, override
 from talklip_ray.training.runner import DEAD_LETTERS, prepare_shards
+from talklip_ray.training.sharding import ShardReport
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         config = override(PrepareConfig(), dict(args.set))
-        done = prepare_shards(args.manifest, args.out, config, StorageConfig(endpoint_url=args.endpoint_url))
+        storage = StorageConfig(endpoint_url=args.endpoint_url)
+        done = prepare_shards(args.manifest, args.out, config, storage, tell)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -36,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"({done.num_skipped} were there); {len(done.failures)} left out, see {DEAD_LETTERS}"
     )
     return 3 if done.failures else 0
+
+
+def tell(report: ShardReport) -> None:
+    state = "was there" if report.skipped else f"{report.num_rows} rows, {report.num_frames} frames"
+    print(f"{report.uri}: {state}, {len(report.failures)} left out", flush=True)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -143,9 +143,7 @@ def test_no_module_imports_itself_through_others() -> None:
         pytest.param(("ray", "deepspeed", "torch"), ("media", "storage", "records"), id="no-torch"),
     ],
 )
-def test_these_parts_import_where_those_libraries_are_missing(
-    blocked: tuple[str, ...], parts: tuple[str, ...]
-) -> None:
+def test_these_parts_import_where_those_libraries_are_missing(blocked: tuple[str, ...], parts: tuple[str, ...]) -> None:
     modules = [module_of(path) for path in CODE if part_of(module_of(path)) in parts]
     program = f"""
 import importlib, sys
@@ -159,9 +157,7 @@ sys.meta_path.insert(0, Missing())
 for module in {modules!r}:
     importlib.import_module(module)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -218,9 +214,7 @@ def test_every_dependency_is_pinned_to_a_version_it_allows() -> None:
         assert Version(version).local is None, f"`{line}` is one machine's build"
         pins[normal(package)] = version
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + [
-        d for extra in project["optional-dependencies"].values() for d in extra
-    ]
+    wanted = project["dependencies"] + [d for extra in project["optional-dependencies"].values() for d in extra]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[normal(requirement.name)]), requirement
 
@@ -265,9 +259,7 @@ def tree_in_readme() -> list[str]:
 
 def test_the_readme_has_a_tree_and_all_of_it_exists() -> None:
     paths = tree_in_readme()
-    assert len(paths) >= 10, (
-        "README.md needs an annotated tree: a fenced block that starts with `talklip_ray/`"
-    )
+    assert len(paths) >= 10, "README.md needs an annotated tree: a fenced block that starts with `talklip_ray/`"
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 

@@ -35,7 +35,7 @@ YOURS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """Mouth opening over time, in any unit; NaN where there is none to see."""
+    """Mouth opening over time, in one unit for all curves of a pair; NaN where there is none to see."""
 
     seconds_T: np.ndarray
     opening_T: np.ndarray
@@ -116,9 +116,9 @@ def _lede(made: Sequence[Pair], summary: Mapping[str, Any], synthetic: bool) -> 
     )
     dubs, sources = _scores(made, "measured_dub"), _scores(made, "measured_source")
     if dubs:
-        text += f" The mouth in the dubs follows the sound at r {_r(float(np.mean(dubs)))} on average"
+        text += f" How far the mouth opens correlates with the dub’s sound at r {_r(float(np.mean(dubs)))} in the dubs"
     if dubs and sources:
-        text += f"; in the sources, against the same sound, at r {_r(float(np.mean(sources)))}"
+        text += f", and at r {_r(float(np.mean(sources)))} in the sources"
     return text + "." if dubs else text
 
 
@@ -177,13 +177,13 @@ def _pair(pair: Pair) -> Fields:
 
 
 def _curves(pair: Pair) -> list[Fields]:
-    """The truth has a scale of its own; what was measured on both pictures shares one."""
-    measured = [curve for curve in (pair.measured_dub, pair.measured_source) if curve]
-    ceiling = max((_highest(curve) for curve in measured), default=1.0)
+    """All on one scale: a mouth that hardly moves must look so."""
+    there = [curve for curve in (pair.truth, pair.measured_dub, pair.measured_source) if curve]
+    ceiling = max((_highest(curve) for curve in there), default=1.0)
     found: list[Fields] = []
     if pair.truth:
         label = "opening that the dub’s sound calls for"
-        path = _path(pair.truth, pair.seconds, _highest(pair.truth), closed=True)
+        path = _path(pair.truth, pair.seconds, ceiling, closed=True)
         found.append({"key": "truth", "label": label, "path": path, "r": ""})
     for key, label, curve in (
         ("source", "measured on the source’s picture", pair.measured_source),

@@ -106,9 +106,10 @@ def _rows(count: int) -> str:
 
 
 def _lede(counts: Mapping[str, int], summary: Mapping[str, Any]) -> str:
-    wall, frames = summary["wall_seconds"], summary["frames"]
-    did = f"This run dubbed {counts['done']:,} of them" if counts.get("done") else "This run dubbed none"
-    text = f"{did}: {frames:,} frames in {duration(wall)}." if frames else f"{did} and took {duration(wall)}."
+    wall, frames, done = summary["wall_seconds"], summary["frames"], counts.get("done", 0)
+    which = "all of them" if done == len(summary["rows"]) else f"{done:,} of them" if done else "none"
+    took = f": {frames:,} frames in {duration(wall)}." if frames else f" and took {duration(wall)}."
+    text = f"This run dubbed {which}{took}"
     if counts.get("skipped"):
         text += f" {counts['skipped']:,} had been done before from the same inputs; they were left alone."
     if lost := counts.get("failed", 0) + counts.get("pending", 0):

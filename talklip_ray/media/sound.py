@@ -22,7 +22,11 @@ _COPIED = {"aac", "mp3", "ac3", "eac3", "flac"}
 """Codecs that mp4 and the players of mp4 take; AAC only out of mp4, where it comes without ADTS headers."""
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-_AAC_LAYOUTS = {"mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
+_AAC_LAYOUTS = {name: name for name in ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")} | {
+    "5.0(side)": "5.0",
+    "5.1(side)": "5.1",
+}
+"""Layouts AAC has, by the names a dub may have for them; others become stereo."""
 _FRAME = 1024
 
 Samples = npt.NDArray[np.float32]
@@ -118,9 +122,7 @@ def _can_copy(sound: Sound, source: Source, stream: AudioStream, lead: Fraction)
 
 def _aac_stream(container: OutputContainer, source: AudioStream, bitrate_per_channel: int) -> AudioStream:
     rate = next((rate for rate in _AAC_RATES if rate <= source.rate), _AAC_RATES[-1])
-    layout = source.layout.name
-    if layout not in _AAC_LAYOUTS:
-        layout = "mono" if source.channels == 1 else "stereo"
+    layout = _AAC_LAYOUTS.get(source.layout.name, "mono" if source.channels == 1 else "stereo")
     stream: AudioStream = container.add_stream("aac", rate=rate, layout=layout)
     # An AAC frame holds at most 6144 bits a channel; stay well below, or the encoder complains at low rates.
     stream.bit_rate = min(bitrate_per_channel, 4 * rate) * stream.codec_context.channels

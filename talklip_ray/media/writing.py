@@ -17,7 +17,7 @@ import av
 import av.error
 from av.video.stream import VideoStream
 
-from talklip_ray.errors import MediaError
+from talklip_ray.errors import MediaError, TalklipError
 from talklip_ray.media.color import ColorTags
 from talklip_ray.media.container import written
 from talklip_ray.media.picture import Picture
@@ -103,9 +103,13 @@ class PartWriter:
         if not self.num_frames:
             self.abandon()
             raise MediaError(str(self._path), "a part must get at least one picture, got none; write before closing")
-        with written(self._path):
-            self._mux(None)
-            self._container.close()
+        try:
+            with written(self._path):
+                self._mux(None)
+                self._container.close()
+        except TalklipError:
+            self.abandon()
+            raise
 
     def abandon(self) -> None:
         """Give up and remove what was written."""

@@ -32,13 +32,16 @@ def fitted(cpus: float, gpus: float) -> Pools:
     spare = cpus - 1.5  # plan, listen and assemble below
     share = WITH_GPU if gpus else WITHOUT_GPU
     painters = int(gpus) if gpus else max(1, int(spare * share["generate"]))
-    spare -= painters * 1.0 if gpus else 0.0
+    painter_cpus = min(1.0, spare / 2 / painters)  # many GPUs on few cores must leave room for decoding
+    spare -= painters * painter_cpus if gpus else 0.0
     locate, compose = (max(1, int(spare * share[name])) for name in ("locate", "compose"))
     return Pools(
         plan=Pool(cpus=0.25, workers=(1, 2)),
         locate=Pool(cpus=1.0, workers=(locate, locate)),
         listen=Pool(cpus=0.25, workers=(1, 2)),
-        generate=Pool(cpus=1.0, gpus=1.0 if gpus else 0.0, workers=(painters, painters), rows=4 if gpus else 2),
+        generate=Pool(
+            cpus=painter_cpus, gpus=1.0 if gpus else 0.0, workers=(painters, painters), rows=4 if gpus else 2
+        ),
         compose=Pool(cpus=1.0, workers=(compose, compose)),
         assemble=Pool(cpus=0.25, workers=(1, 2)),
     )

@@ -178,6 +178,7 @@ class EmbeddedS3:
 
     def _wait_until_ready(self) -> None:
         assert self._guard is not None
+        assert self._block is not None
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             if self._guard.poll() is not None:
@@ -186,7 +187,7 @@ class EmbeddedS3:
                     f"the S3 server must keep running, it ended with exit code {self._guard.returncode}. "
                     f"Its last words: {_tail(self.log)}",
                 )
-            if _refuses_strangers(self.port):
+            if _refuses_strangers(self.port) and _has_disk(self._block.ports[_ROLES.index("master")]):
                 return
             time.sleep(0.05)
         raise StoreError(
@@ -208,18 +209,20 @@ def find_binary(scripts: str = "") -> str:
     return found
 
 
+_ROLES = ("s3", "master", "volume", "filer", "admin")
+
+
 def _arguments(data: Path, identities: Path, s3_port: int, ports: tuple[int, ...]) -> list[str]:
     # Every port explicitly: what is left out gets a default that two servers on one machine would share. The
     # workers inside look for the admin's gRPC at its port + 10000 whatever they are told, so all follow that.
-    roles = ("s3", "master", "volume", "filer", "admin")
-    plain = {role: port for role, port in zip(roles, ports, strict=False)} | {"s3": s3_port}
-    grpc = {role: port + GRPC for role, port in zip(roles, ports, strict=False)}
+    plain = dict(zip(_ROLES, ports, strict=False)) | {"s3": s3_port}
+    grpc = {role: port + GRPC for role, port in zip(_ROLES, ports, strict=False)}
     return [
         *("-logtostderr=true", "-v=0", "mini", f"-dir={data}", f"-ip={HOST}", f"-ip.bind={HOST}"),
         *(f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-{role}.port={port}" for role, port in plain.items()),
         *(f"-{role}.port.grpc={port}" for role, port in grpc.items()),
-        f"-metricsPort={ports[len(roles)]}",
+        f"-metricsPort={ports[len(_ROLES)]}",
         # A bucket made by accident hides a wrong URI; telemetry would call home.
         *("-s3.autoCreateBucket=false", "-master.telemetry=false"),
         *("-admin.ui=false", "-webdav=false", "-volume.preStopSeconds=0"),
@@ -228,12 +231,24 @@ def _arguments(data: Path, identities: Path, s3_port: int, ports: tuple[int, ...
 
 def _refuses_strangers(port: int) -> bool:
     """Whether an unsigned request is answered 403: the S3 gateway is up and knows its identities."""
+    return _get(port, "/")[0] == 403
+
+
+def _has_disk(master_port: int) -> bool:
+    """Whether the volume server has told the master what it holds; until then reads are InternalError."""
+    status, body = _get(master_port, "/dir/status")
+    return status == 200 and b'"DataNodes":[{' in body
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    """Status and body; status 0 when nobody answers."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == 403
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
-        return False
+        return 0, b""
     finally:
         connection.close()
 

@@ -43,9 +43,7 @@ class LocalStore:
             file = _PinnedFile(local_path(uri), uri)
         if etag and file.etag != etag:
             file.close()
-            raise SourceChangedError(
-                uri, f"must still be version {etag}, found {file.etag}. Plan the title again"
-            )
+            raise SourceChangedError(uri, f"must still be version {etag}, found {file.etag}. Plan the title again")
         return io.BufferedReader(file, CHUNK // 4)
 
     def write(self, uri: str, data: bytes, *, if_absent: bool = False, if_match: str = "") -> Stat:

@@ -81,9 +81,7 @@ class S3Store:
     def open(self, uri: str, *, etag: str = "") -> BinaryIO:
         stat = self.stat(uri)
         if etag and stat.etag != etag:
-            raise SourceChangedError(
-                uri, f"must still be version {etag}, found {stat.etag}. Plan the title again"
-            )
+            raise SourceChangedError(uri, f"must still be version {etag}, found {stat.etag}. Plan the title again")
         return io.BufferedReader(S3Reader(self._client(), stat), 128 << 10)
 
     def write(self, uri: str, data: bytes, *, if_absent: bool = False, if_match: str = "") -> Stat:
@@ -122,9 +120,7 @@ class S3Store:
         with translated(str(path)):
             after = path.stat()
         if etag_of(before) != etag_of(after):
-            raise StoreError(
-                str(path), "must not change while it is uploaded, found it changed. Upload it again"
-            )
+            raise StoreError(str(path), "must not change while it is uploaded, found it changed. Upload it again")
         stat = self._landed(uri, mark)
         if stat is None:
             raise PreconditionFailedError(
@@ -268,9 +264,7 @@ def _labels(uri: str, digest: str, mark: str) -> dict[str, Any]:
 
 def _check_digest(uri: str, expected: str, found: str) -> None:
     if expected and found != expected:
-        raise DamagedError(
-            uri, f"must arrive with SHA-256 {expected[:12]}..., found {found[:12]}.... Try again"
-        )
+        raise DamagedError(uri, f"must arrive with SHA-256 {expected[:12]}..., found {found[:12]}.... Try again")
 
 
 def _is_missing(error: StoreError) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from boto3.exceptions import Boto3Error
@@ -24,7 +24,8 @@ from talklip_ray.errors import (
 from talklip_ray.storage.store import PreconditionFailedError
 from talklip_ray.telemetry import STORE_SECONDS, record
 
-Call = TypeVar("Call", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class TryAgainError(TransientStoreError):
@@ -38,7 +39,7 @@ class DamagedError(TransientStoreError):
     """Bytes that arrived are not the ones that were sent, by their digest."""
 
 
-def again_after(*kinds: type[TransientStoreError]) -> Callable[[Call], Call]:
+def again_after(*kinds: type[TransientStoreError]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Repeats a call after these errors; the others botocore has already repeated as often as is wise."""
     return retry(
         retry=retry_if_exception_type(kinds),
@@ -112,9 +113,7 @@ def translate(uri: str, error: Exception) -> TalklipError:
             uri, f"needs {endpoint} to be reachable, found no connection. Check AWS_ENDPOINT_URL"
         )
     if isinstance(error, _CUT):
-        return TryAgainError(
-            uri, f"must arrive whole, found it cut short ({type(error).__name__}). Try again"
-        )
+        return TryAgainError(uri, f"must arrive whole, found it cut short ({type(error).__name__}). Try again")
     if isinstance(error, boto.HTTPClientError):
         return TransientStoreError(uri, f"must answer, found {type(error).__name__}. Try again")
     return StoreError(uri, f"must be usable, found {type(error).__name__}")
@@ -141,15 +140,11 @@ def _by_code(uri: str, error: boto.ClientError) -> TalklipError:
     if code in _MISSING or (status == 404 and not code):
         return NotFoundError(uri, "must exist, found no such object, or no such bucket. Check the URI")
     if code in _FULL or status == 507:
-        return FullError(
-            uri, f"needs room in the store, refused with {code}. Free some space or raise the quota"
-        )
+        return FullError(uri, f"needs room in the store, refused with {code}. Free some space or raise the quota")
     if code in _ACCESS:
         return AccessError(uri, f"must be allowed, refused with {code}. {_ACCESS[code]}")
     if code in _PASSING or status in {408, 429, 500, 502, 503, 504}:
-        return TransientStoreError(
-            uri, f"must be served, refused with {code or status} every time. Try again later"
-        )
+        return TransientStoreError(uri, f"must be served, refused with {code or status} every time. Try again later")
     if status in {401, 403}:
         return AccessError(uri, f"must be allowed, refused with {code}. {_ACCESS['403']}")
     return StoreError(uri, f"must be accepted by the store, refused with {code or status}")

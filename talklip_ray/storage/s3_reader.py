@@ -78,8 +78,6 @@ class S3Reader(io.RawIOBase):
                 uri, f"must stay version {etag} while it is read, found it replaced. Plan the title again"
             ) from error
         if len(data) != stop - start:
-            raise TryAgainError(
-                uri, f"must arrive whole, found {len(data)} of {stop - start} bytes. Try again"
-            )
+            raise TryAgainError(uri, f"must arrive whole, found {len(data)} of {stop - start} bytes. Try again")
         record(STORE_BYTES, len(data), direction="read")
         return data

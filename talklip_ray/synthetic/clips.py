@@ -73,7 +73,8 @@ class Truth:
     def load(cls, path: Path) -> Truth:
         raw = json.loads(path.read_text())
         raw["faceless"] = tuple(raw["faceless"]) if raw["faceless"] else None
-        return cls(**raw | {"matrices": tuple(tuple(m) for m in raw["matrices"])})
+        matrices = tuple(tuple(m) for m in raw["matrices"])
+        return cls(**raw | {"matrices": matrices, "opening_grid": tuple(raw["opening_grid"])})
 
 
 def padded(speech: Speech) -> tuple[NDArray[np.float32], float]:

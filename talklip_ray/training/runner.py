@@ -242,10 +242,17 @@ class Prepared:
     failures: tuple[Failure, ...]
 
 
-def prepare_shards(manifest: str, out: str, config: PrepareConfig, storage: StorageConfig) -> Prepared:
+def prepare_shards(
+    manifest: str,
+    out: str,
+    config: PrepareConfig,
+    storage: StorageConfig,
+    tell: Callable[[ShardReport], None] = lambda report: None,
+) -> Prepared:
     """Make the shards of a manifest in ``out`` that are not there yet, and the list of what was left out.
 
-    Raises ManifestError and ConfigError before any work starts.
+    ``tell`` is called as each shard is done. Raises ManifestError and ConfigError before any work starts, and
+    StoreError where storage fails; what is done by then is kept.
     """
     store = open_store(storage)
     plans = plan_shards(read_manifest(store, manifest), out, config)
@@ -253,6 +260,7 @@ def prepare_shards(manifest: str, out: str, config: PrepareConfig, storage: Stor
         most = min(len(plans), max(1, int(ray.cluster_resources().get("CPU", 1))))  # type: ignore[no-untyped-call]
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        context.print_on_execution_start = False
         rows = ray.data.from_items([{"plan": plan} for plan in plans], override_num_blocks=len(plans))
         made = rows.map_batches(
             _Sharding,
@@ -261,7 +269,7 @@ def prepare_shards(manifest: str, out: str, config: PrepareConfig, storage: Stor
             num_cpus=1,
             compute=ray.data.ActorPoolStrategy(min_size=most, max_size=most),
         )
-        reports: list[ShardReport] = [row["report"] for row in made.take_all()]
+        reports = list(_reports(made, tell))
     failures = tuple(failure for report in reports for failure in report.failures)
     letters = "".join(json.dumps(asdict(failure)) + "\n" for failure in failures)
     store.write(join(out, DEAD_LETTERS), letters.encode())
@@ -274,11 +282,24 @@ def prepare_shards(manifest: str, out: str, config: PrepareConfig, storage: Stor
     )
 
 
+def _reports(made: ray.data.Dataset, tell: Callable[[ShardReport], None]) -> Iterator[ShardReport]:
+    for row in made.iter_rows():
+        report: ShardReport | TalklipError = row["report"]
+        if isinstance(report, TalklipError):
+            raise report
+        tell(report)
+        yield report
+
+
 class _Sharding:
-    """A Sharder as Ray Data wants it."""
+    """A Sharder as Ray Data wants it. Errors travel as rows: Ray would wrap them in its own words."""
 
     def __init__(self, config: PrepareConfig, storage: StorageConfig) -> None:
         self.sharder = Sharder(config, storage)
 
-    def __call__(self, columns: dict[str, Any]) -> dict[str, list[ShardReport]]:
-        return {"report": [self.sharder(plan) for plan in columns["plan"]]}
+    def __call__(self, columns: dict[str, Any]) -> dict[str, list[ShardReport | TalklipError]]:
+        (plan,) = columns["plan"]
+        try:
+            return {"report": [self.sharder(plan)]}
+        except TalklipError as error:
+            return {"report": [error]}

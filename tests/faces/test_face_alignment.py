@@ -45,6 +45,7 @@ def blazeface_files(folder: Path, *, back: bool = False) -> Path:
 def test_s3fd_boxes_have_their_place_and_their_score(tmp_path: Path) -> None:
     """Faces of 16 pixels around the middle of every cell of 4: after suppression neighbours stay 8 or 12 apart."""
     faces = build_detector("s3fd", s3fd_file(tmp_path / "s3fd.pth"), side=640, min_score=0.5)(CORNER)
+    assert len(faces.boxes_N4) >= 12
     centres_N2 = (faces.boxes_N4[:, :2] + faces.boxes_N4[:, 2:]) / 2
     np.testing.assert_allclose(faces.boxes_N4[:, 2:] - faces.boxes_N4[:, :2], 16, atol=1.01)
     assert ((centres_N2 > 0) & (centres_N2 < [49, 33])).all()

@@ -165,6 +165,7 @@ def test_boxes_that_are_no_boxes_are_not_believed() -> None:
     odd = [(float("nan"), 0.0, 50.0, 50.0), (200.0, 200.0, 100.0, 300.0), (0.0, 0.0, float("inf"), 50.0)]
     boxes_T4, _ = MadeUpTitle({0: [*odd, SQUARE]}, 1).track(LocateConfig())
     assert boxes_T4.tolist() == [list(SQUARE)]
+    assert MadeUpTitle({0: odd}, 1).track(LocateConfig())[1].tolist() == [Verdict.NO_FACE]
 
 
 def test_frames_are_final_once_the_margin_after_them_was_seen() -> None:

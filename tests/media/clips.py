@@ -83,9 +83,15 @@ def write_video(
     """One video, a frame per timestamp, x264 lossless unless told otherwise."""
     if options is None:
         options = {"crf": "0", "preset": "ultrafast", "bf": "2", "g": "12"} if codec == "libx264" else {}
+    rate = 1 / ((pts[1] - pts[0]) * time_base) if len(pts) > 1 else Fraction(25)
     with av.open(str(path), "w", format=container, container_options=container_options or {}) as out:
         stream: Any = out.add_stream(
-            codec, rate=25, options=options, width=size[0], height=size[1], time_base=time_base
+            codec,
+            rate=rate.limit_denominator(100_000),
+            options=options,
+            width=size[0],
+            height=size[1],
+            time_base=time_base,
         )
         stream.pix_fmt = pix_fmt
         context = stream.codec_context

@@ -49,9 +49,7 @@ def test_every_step_is_heard_where_it_is_most_central(num_steps: int) -> None:
         assert context(step, window_of(step, num_steps), num_steps) >= best - 1 >= 0
 
 
-@pytest.mark.parametrize(
-    ("first", "stop"), [(0, 1), (374, 376), (100, 1400), (1490, 1500), (1499, 1600), (-3, 2)]
-)
+@pytest.mark.parametrize(("first", "stop"), [(0, 1), (374, 376), (100, 1400), (1490, 1500), (1499, 1600), (-3, 2)])
 def test_a_segments_span_covers_the_windows_of_all_its_steps(first: int, stop: int) -> None:
     low, high = global_span(first, stop, 1500)
     windows = [window_span(window_of(min(max(s, 0), 1499), 1500), 1500) for s in range(first, stop)]
@@ -76,9 +74,7 @@ def test_steps_hear_each_other_across_the_whole_clip() -> None:
 
 def test_training_drops_whole_blocks_and_dubbing_never() -> None:
     torch.manual_seed(0)
-    network = GlobalListener(
-        GlobalListenerConfig(width=48, hidden=48, heads=3, layers=1, dropout=0, layer_drop=0.5)
-    )
+    network = GlobalListener(GlobalListenerConfig(width=48, hidden=48, heads=3, layers=1, dropout=0, layer_drop=0.5))
     rows = torch.randn(1, 9, 104)
     assert len({network(rows).sum().item() for _ in range(20)}) == 2
     assert len({network.eval()(rows).sum().item() for _ in range(20)}) == 1

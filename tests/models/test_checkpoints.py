@@ -127,9 +127,7 @@ def test_counters_where_weights_belong_are_refused(saved: Path) -> None:
     def count(tensors: dict[str, torch.Tensor]) -> None:
         tensors["generator.output.1.bias"] = torch.zeros(3, dtype=torch.int64)
 
-    with pytest.raises(
-        WeightsError, match=r"`generator\.output\.1\.bias` must hold one of .* found torch\.int64"
-    ):
+    with pytest.raises(WeightsError, match=r"`generator\.output\.1\.bias` must hold one of .* found torch\.int64"):
         load_network(rewritten(saved, tensors=count))
 
 

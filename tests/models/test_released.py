@@ -53,9 +53,7 @@ def test_every_name_maps_both_ways(config: NetworkConfig) -> None:
     assert [from_released(name) for name in theirs if name] == ours
 
 
-@pytest.mark.parametrize(
-    "name", [*leftovers(), "nonsense.weight", "audio_map.weight.weight", "audio_map.scale"]
-)
+@pytest.mark.parametrize("name", [*leftovers(), "nonsense.weight", "audio_map.weight.weight", "audio_map.scale"])
 def test_what_we_do_not_have_has_no_name(name: str) -> None:
     assert from_released(name) is None
 
@@ -95,9 +93,7 @@ def test_a_variant_with_the_other_listener_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = checkpoint(
-        tmp_path / "d.pth", {"face_encoder_blocks.0.0.conv_block.0.weight": torch.zeros(32, 3, 7, 7)}
-    )
+    path = checkpoint(tmp_path / "d.pth", {"face_encoder_blocks.0.0.conv_block.0.weight": torch.zeros(32, 3, 7, 7)})
     with pytest.raises(WeightsError, match=r"generator has `face_decoder_blocks.* not its discriminator"):
         import_released(path, tmp_path / "d.safetensors")
     assert not (tmp_path / "d.safetensors").exists()
@@ -133,9 +129,7 @@ class Payload:
 def hostile(kind: str, proof: Path) -> bytes:
     stream = io.BytesIO()
     if kind in ("zip", "legacy"):
-        torch.save(
-            {"state_dict": {"a": Payload(proof)}}, stream, _use_new_zipfile_serialization=kind == "zip"
-        )
+        torch.save({"state_dict": {"a": Payload(proof)}}, stream, _use_new_zipfile_serialization=kind == "zip")
     else:
         pickle.dump({"state_dict": Payload(proof)}, stream, protocol=int(kind))
     return stream.getvalue()
@@ -167,9 +161,7 @@ def test_a_class_of_someone_elses_is_refused_by_name(tmp_path: Path) -> None:
 def test_files_that_are_not_checkpoints_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(content)
-    with pytest.raises(
-        WeightsError, match=r"must be a (checkpoint that torch\.save wrote|readable checkpoint)"
-    ):
+    with pytest.raises(WeightsError, match=r"must be a (checkpoint that torch\.save wrote|readable checkpoint)"):
         import_released(path, tmp_path / "out.safetensors")
 
 

@@ -64,18 +64,14 @@ def test_patches_are_what_the_network_paints(folder: Path, variant: Variant) -> 
             early = torch.from_numpy(steps()[:6])
             rows = torch.from_numpy(span.features_AF)[None, :500]
             expected = network(faces[:6], rows, early)
-    patches = Repainter(folder / variant, precision="fp32")(
-        crops(), [span], np.zeros(FRAMES, np.int64), steps()
-    )
+    patches = Repainter(folder / variant, precision="fp32")(crops(), [span], np.zeros(FRAMES, np.int64), steps())
     assert apart(patches[: len(expected)], to_crops(expected).numpy()) <= 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("variant", ["l", "g"])
 @pytest.mark.parametrize("size", [1, 6, 16])
-def test_any_segmentation_gives_the_same_patches(
-    folder: Path, variant: Variant, precision: str, size: int
-) -> None:
+def test_any_segmentation_gives_the_same_patches(folder: Path, variant: Variant, precision: str, size: int) -> None:
     repaint = Repainter(folder / variant, precision=precision)  # type: ignore[arg-type]
     span = dub(variant)
     whole = repaint(crops(), [span], np.zeros(FRAMES, np.int64), steps())
@@ -104,9 +100,7 @@ def test_every_frame_hears_its_own_dub_at_its_own_step(folder: Path, variant: Va
 @pytest.mark.parametrize("variant", ["l", "g"])
 def test_bf16_stays_close_to_fp32(folder: Path, variant: Variant) -> None:
     span, which = dub(variant), np.zeros(FRAMES, np.int64)
-    exact, rough = (
-        Repainter(folder / variant, precision=p)(crops(), [span], which, steps()) for p in ("fp32", "bf16")
-    )
+    exact, rough = (Repainter(folder / variant, precision=p)(crops(), [span], which, steps()) for p in ("fp32", "bf16"))
     error = np.mean((exact.astype(float) - rough) ** 2)
     assert 20 * np.log10(255 / np.sqrt(error)) > 50
 
@@ -127,9 +121,7 @@ def test_a_step_past_the_dub_hears_its_last_one(folder: Path) -> None:
 @pytest.mark.parametrize("variant", ["l", "g"])
 def test_a_span_too_short_for_its_steps_is_refused(folder: Path, variant: Variant) -> None:
     with pytest.raises(ValueError, match="the span has"):
-        Repainter(folder / variant)(
-            crops(1), [part(dub(variant), 0, 100)], np.zeros(1, np.int64), np.array([99])
-        )
+        Repainter(folder / variant)(crops(1), [part(dub(variant), 0, 100)], np.zeros(1, np.int64), np.array([99]))
 
 
 def test_no_crops_make_no_patches(folder: Path) -> None:
@@ -142,9 +134,7 @@ def test_no_crops_make_no_patches(folder: Path) -> None:
     (crops(2), [0], "96x96 crops"),
     (crops(1), [1], "do not fit together"),
 ])  # fmt: skip
-def test_what_does_not_fit_together_is_refused(
-    folder: Path, frames: np.ndarray, which: list[int], says: str
-) -> None:
+def test_what_does_not_fit_together_is_refused(folder: Path, frames: np.ndarray, which: list[int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Repainter(folder / "l")(frames, [dub("l")], np.array(which), np.zeros(len(which), np.int64))
 

@@ -43,9 +43,7 @@ def test_a_preset_builds_the_same_class_at_its_size(preset: type, variant: Varia
     ("l", Voice.LOCAL, False), ("lc", Voice.LOCAL, True),
     ("g", Voice.GLOBAL, False), ("gc", Voice.GLOBAL, True),
 ])  # fmt: skip
-def test_a_variant_says_who_listens_and_what_training_adds(
-    variant: Variant, voice: Voice, contrastive: bool
-) -> None:
+def test_a_variant_says_who_listens_and_what_training_adds(variant: Variant, voice: Voice, contrastive: bool) -> None:
     assert (small(variant).voice, small(variant).contrastive) == (voice, contrastive)
 
 

@@ -64,9 +64,7 @@ def test_the_released_layout_is_ours_renamed_plus_known_leftovers(kind: str) -> 
     shapes = released_shapes(released(LISTENERS[kind]).build())  # type: ignore[arg-type]
     if kind == "talklip_generator":
         shapes |= leftovers()
-    assert {"tensors": len(shapes), "sha256": layout_digest(shapes.items())} == json.loads(
-        LAYOUTS.read_text()
-    )[kind]
+    assert {"tensors": len(shapes), "sha256": layout_digest(shapes.items())} == json.loads(LAYOUTS.read_text())[kind]
 
 
 @here_is_golden

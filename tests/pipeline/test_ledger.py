@@ -11,6 +11,7 @@ FORM = PictureFormat(
     width=64,
     height=48,
     rotation=0,
+    mirrored=False,
     pix_fmt="yuv420p",
     primaries=2,
     trc=2,

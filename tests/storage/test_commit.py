@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talklip_ray.config import ComposeConfig, DubConfig, GenerateConfig
@@ -60,9 +60,7 @@ def test_what_is_published_is_done_and_nothing_else_is(store: Store, base: str, 
     assert store.read(product_uri(base, *FILM)) == film.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "damage", ["product replaced", "product deleted", "record deleted", "record garbled"]
-)
+@pytest.mark.parametrize("damage", ["product replaced", "product deleted", "record deleted", "record garbled"])
 def test_what_is_damaged_is_not_done_and_publishing_again_repairs_it(
     store: Store, base: str, film: Path, damage: str
 ) -> None:
@@ -160,9 +158,7 @@ def test_the_writer_whose_product_stands_makes_the_record_follow(
     assert store.read(product_uri(base, *FILM)) == film.read_bytes()
 
 
-def test_however_many_publish_at_once_the_record_describes_the_product(
-    store: Store, base: str, tmp_path: Path
-) -> None:
+def test_however_many_publish_at_once_the_record_describes_the_product(store: Store, base: str, tmp_path: Path) -> None:
     num_writers = 5
     films = [tmp_path / f"{i}.mp4" for i in range(num_writers)]
     for i, film in enumerate(films):
@@ -185,9 +181,7 @@ def test_however_many_publish_at_once_the_record_describes_the_product(
 
 
 def test_a_record_survives_the_way_to_json_and_back() -> None:
-    whole = record(
-        made_at="2031-02-03T04:05:06+00:00", versions={"av": "18"}, product_size=3, product_etag="é"
-    )
+    whole = record(made_at="2031-02-03T04:05:06+00:00", versions={"av": "18"}, product_size=3, product_etag="é")
     assert Commit.from_json(whole.to_json()) == whole
 
 
@@ -265,6 +259,7 @@ def test_no_title_leads_out_of_its_folder(store: Store, tmp_path: Path, title: s
     assert [stat.uri for stat in store.list(str(tmp_path))] == [uri]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])),

@@ -95,6 +95,4 @@ def test_blocks_of_ports_held_at_once_never_overlap() -> None:
     blocks = [PortBlock() for _ in range(20)]
     for block in blocks:
         block.close()
-    assert len({port for block in blocks for port in block.ports}) == sum(
-        len(block.ports) for block in blocks
-    )
+    assert len({port for block in blocks for port in block.ports}) == sum(len(block.ports) for block in blocks)

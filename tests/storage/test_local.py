@@ -47,9 +47,7 @@ def a_small_limit() -> Iterator[None]:
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "tiny"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a small tmpfs needs root")
     try:
@@ -129,8 +127,7 @@ def test_a_new_file_has_the_mode_other_programs_would_give_it(tmp_path: Path) ->
 def test_two_processes_worth_of_writers_into_one_folder_all_succeed(tmp_path: Path) -> None:
     store = LocalStore()
     threads = [
-        threading.Thread(target=store.write, args=(str(tmp_path / "new" / f"{i}"), b"%d" % i))
-        for i in range(16)
+        threading.Thread(target=store.write, args=(str(tmp_path / "new" / f"{i}"), b"%d" % i)) for i in range(16)
     ]
     for thread in threads:
         thread.start()

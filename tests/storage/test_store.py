@@ -222,9 +222,7 @@ def test_delete_prefix_refuses_a_whole_store(store: Store, uri: str) -> None:
         store.delete_prefix(uri)
 
 
-@pytest.mark.parametrize(
-    "uri", ["gs://bucket/key", "https://host/key", "s3://b", "s3:///key", "file://host/a", ""]
-)
+@pytest.mark.parametrize("uri", ["gs://bucket/key", "https://host/key", "s3://b", "s3:///key", "file://host/a", ""])
 def test_a_uri_nobody_serves_is_a_mistake_in_the_settings(store: Store, uri: str) -> None:
     with pytest.raises(ConfigError, match="must"):
         store.read(uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ import pytest
 import ray
 import torch
 
+from jobs import prepare
 from talklip_ray.errors import ConfigError
 from talklip_ray.models.checkpoints import load_network
 from talklip_ray.training.config import DataConfig, EngineConfig, KeepConfig, WorkersConfig
@@ -79,3 +81,17 @@ def test_more_workers_than_the_cluster_holds_are_refused_at_once(shards, tmp_pat
     config = replace(TINY, workers=WorkersConfig(count=2, cpus=4))
     with pytest.raises(ConfigError, match="2 workers of 4 CPU each must fit the cluster, which has 2"):
         train(job(shards, tmp_path, config), str(tmp_path / "x.safetensors"))
+
+
+def test_preparation_on_the_cluster_tells_of_each_shard_and_lists_what_was_left_out(tmp_path, capsys):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    rows = [{"id": name, "video": f"{name}.mp4"} for name in ("empty", "absent")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    argv = [str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "shards"), "--set", "clips_per_shard=1"]
+    assert prepare.main(argv) == 3
+    told = capsys.readouterr().out
+    assert told.count("0 rows, 0 frames, 1 left out") == 2
+    letters = [json.loads(line) for line in (tmp_path / "shards" / "dead_letters.jsonl").read_text().splitlines()]
+    assert [letter["title"] for letter in letters] == ["empty", "absent"]
+    assert prepare.main(argv) == 3
+    assert capsys.readouterr().out.count("was there") == 2
