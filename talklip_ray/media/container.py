@@ -151,6 +151,8 @@ def _opened(path: Path, where: str) -> Iterator[BinaryIO]:
         handle = path.open("rb")
     except FileNotFoundError as error:
         raise NotFoundError(where, f"a media file must exist, found nothing at {path}; check the path") from error
+    except PermissionError as error:
+        raise AccessError(where, f"a media file must be readable: {error}; check permissions") from error
     except OSError as error:
         raise MediaError(where, f"a media file must be readable: {error}; check path and permissions") from error
     with handle:

@@ -18,7 +18,7 @@ FAR = (400.0, 100.0, 500.0, 200.0)
 configs = st.builds(LocateConfig, detect_every=st.integers(1, 6), smooth=st.integers(0, 5))
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     make=st.sampled_from([random_title, rival_title]),
     seed=st.integers(0, 10**6),

@@ -67,7 +67,7 @@ def moving(start: Box, step: tuple[float, float], num_frames: int) -> dict[int, 
 def random_title(seed: int) -> MadeUpTitle:
     """Faces that wander, hide, flicker and cross, and cuts; all different with each seed."""
     rng = np.random.default_rng(seed)
-    num_frames = int(rng.integers(1, 130))
+    num_frames = int(rng.integers(1, 100))
     cuts = frozenset(int(t) for t in rng.integers(1, num_frames + 1, rng.integers(0, 5)) if t < num_frames)
     faces: dict[int, list[Box]] = {t: [] for t in range(num_frames)}
     for _ in range(rng.integers(1, 4)):

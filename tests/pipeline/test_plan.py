@@ -1,6 +1,7 @@
 """Where a title is cut, and which passes over the picture a dub needs."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_cuts_cover_the_title_once(seconds):
     spans = cut(video(251, keys=(0, 60, 120, 200)), seconds)
     assert spans[0][0] == 0
     assert spans[-1][1] == 251
-    assert all(a[1] == b[0] and a[0] < a[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == b[0] and a[0] < a[1] for a, b in pairwise(spans))
 
 
 def test_a_cut_prefers_a_keyframe_nearby():

@@ -1,17 +1,19 @@
 """The stages over one real title, in this process: what they add, and that the cut never shows."""
 
 import json
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
+from talklip_ray.media.clipwriter import write_video
 from talklip_ray.pipeline.locate import Locate
 from talklip_ray.pipeline.plan import Plan, title_row
 from talklip_ray.pipeline.preflight import one_title, prepare_run
 from talklip_ray.pipeline.quarantine import guarded
 from talklip_ray.records import SyncMode, Verdict
-from tests.talking import dub_one, settings
+from tests.talking import dub_one, rgb_frames, settings
 
 
 def frames(path):
@@ -109,11 +111,5 @@ def test_a_picture_repeats_until_its_dub_ends(made, tmp_path, mode):
 
 
 def cut_copy(source, target, *, num_frames):
-    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
-        stream = writer.add_stream("libx264", rate=25, options={"crf": "12"})
-        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
-        for at, frame in zip(range(num_frames), reader.decode(video=0), strict=False):
-            frame.pts, frame.pict_type = at, 0
-            frame.time_base = stream.codec_context.time_base
-            writer.mux(stream.encode(frame))
-        writer.mux(stream.encode(None))
+    """The first frames of a video as a video of their own."""
+    write_video(target, rgb_frames(source)[:num_frames], rate=Fraction(25), size=(256, 256))

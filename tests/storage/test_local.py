@@ -134,3 +134,12 @@ def test_two_processes_worth_of_writers_into_one_folder_all_succeed(tmp_path: Pa
     for thread in threads:
         thread.join()
     assert sorted(int(store.read(stat.uri)) for stat in store.list(str(tmp_path))) == list(range(16))
+
+
+def test_a_new_version_is_newer_even_when_the_clock_is_not(tmp_path: Path) -> None:
+    """Two versions written within one tick of the file system's clock would share an ETag otherwise."""
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    os.utime(path, ns=(4 * 10**18, 4 * 10**18))  # in the year 2096
+    LocalStore().write(str(path), b"2")
+    assert path.stat().st_mtime_ns == 4 * 10**18 + 1

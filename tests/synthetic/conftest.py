@@ -30,5 +30,13 @@ def clip(portrait: Portrait, tmp_path_factory: pytest.TempPathFactory) -> Clip:
     """Portrait orientation, 29.97 frames a second, mirrored, with a faceless stretch."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     (speech,) = speak([Utterance(text="My mother bought a map.", voice="en-us")])
-    spec = ClipSpec(size=(180, 320), rate=Fraction(30000, 1001), seed=4, face=0.6, flip=True, faceless=(1.0, 1.5))
+    spec = ClipSpec(
+        size=(180, 320),
+        rate=Fraction(30000, 1001),
+        seed=4,
+        face=0.6,
+        center=(0.36, 0.5),
+        flip=True,
+        faceless=(1.0, 1.5),
+    )
     return Clip(path, speech, spec, write_clip(path, speech, spec, portrait))

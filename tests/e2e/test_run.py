@@ -1,0 +1,82 @@
+"""A catalog through Ray Data from a real S3 server to the same server."""
+
+import json
+
+import pytest
+import ray
+
+from talklip_ray.config import StorageConfig
+from talklip_ray.pipeline.manifest import read_manifest
+from talklip_ray.pipeline.preflight import prepare_run
+from talklip_ray.pipeline.runner import connect, dub_catalog
+from talklip_ray.storage.uri import join, open_store
+from tests.s3 import new_folder
+from tests.talking import settings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster(s3):
+    """Ray on this machine, started after the S3 server so that workers find its address in the environment."""
+    connect("local")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def catalog(s3, made):
+    """Two titles in two languages, one whose video is gone, one with a dub that is no media."""
+    store, folder = open_store(StorageConfig()), new_folder(s3)
+    store.upload(made.video, join(folder, "video.mp4"))
+    store.write(join(folder, "text.wav"), b"no sound here" * 100)
+    for language, path in made.dubs.items():
+        store.upload(path, join(folder, f"{language}.wav"))
+    dubs = [{"language": language, "audio": f"{language}.wav"} for language in made.dubs]
+    rows = [
+        {"id": "first", "video": "video.mp4", "dubs": dubs},
+        {"id": "gone", "video": "gone.mp4", "dubs": dubs},
+        {"id": "half", "video": "video.mp4", "dubs": [dubs[0], {"language": "es", "audio": "text.wav"}]},
+    ]
+    store.write(join(folder, "manifest.jsonl"), "\n".join(map(json.dumps, rows)).encode())
+    return store, folder
+
+
+def dub(store, folder, made):
+    run = prepare_run(settings(made.weights, plan__segment_seconds="1"), join(folder, "out"))
+    wanted = read_manifest(store, join(folder, "manifest.jsonl"))
+    return dub_catalog(run, wanted.titles, wanted.rejected)
+
+
+def test_bad_titles_become_dead_letters_and_a_rerun_redoes_nothing(cluster, catalog, made):
+    store, folder = catalog
+    summary = dub(store, folder, made)
+    states = {(row["title"], row["language"]): row["state"] for row in summary.rows}
+    assert states == {
+        ("first", "fr"): "done",
+        ("first", "de"): "done",
+        ("gone", "fr"): "failed",
+        ("gone", "de"): "failed",
+        ("half", "fr"): "done",
+        ("half", "es"): "failed",
+    }
+    assert summary.exit_code == 3
+    assert {(f["title"], f["kind"], f["stage"]) for f in summary.failures} == {
+        ("gone", "NotFoundError", "plan"),
+        ("half", "MediaError", "plan"),
+    }
+    objects = {stat.uri.removeprefix(f"{folder}/out/") for stat in store.list(join(folder, "out"))}
+    assert {name for name in objects if not name.startswith("_talklip/runs")} == {
+        f"{title}/{language}.{suffix}"
+        for title, language in (("first", "fr"), ("first", "de"), ("half", "fr"))
+        for suffix in ("mp4", "json")
+    }
+    before = {s.uri: s.etag for s in store.list(join(folder, "out", "first"))}
+
+    again = dub(store, folder, made)
+    assert again.counts["skipped"] == 3
+    assert (again.counts["done"], again.stage_seconds.get("locate", 0.0)) == (0, 0.0)
+    assert {s.uri: s.etag for s in store.list(join(folder, "out", "first"))} == before
+
+    letters = store.read(join(folder, "out", "_talklip", "runs", summary.run, "dead_letters.jsonl")).decode()
+    assert len(letters.splitlines()) == len(summary.failures)

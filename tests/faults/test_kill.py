@@ -1,0 +1,76 @@
+"""Workers die; the run goes on and publishes each output once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from talklip_ray.config import StorageConfig
+from talklip_ray.storage.commit import read_commit
+from talklip_ray.storage.uri import open_store
+from tests.talking import random_weights, small_clip, small_dub
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_survives_the_kill_of_a_worker_and_publishes_each_output_once(tmp_path):
+    small_clip(tmp_path / "video.mp4", seed=5)
+    small_dub(tmp_path / "fr.wav")
+    weights = random_weights(tmp_path / "random.safetensors")
+    rows = [{"id": f"t{n}", "video": "video.mp4", "language": "fr", "audio": "fr.wav"} for n in range(4)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, "-m", "talklip_ray.cli", "dub", "run", str(tmp_path / "m.jsonl")]
+    options = ["-o", str(tmp_path / "out"), "--weights", str(weights), "--set", "plan.segment_seconds=1"]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    run = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    killed: list[int] = []
+    hunter = threading.Thread(target=_kill_one, args=(run.pid, tmp_path / "out", killed), daemon=True)
+    hunter.start()
+    said, _ = run.communicate(timeout=400)
+    assert killed, said
+    assert run.returncode == 0, said
+    store = open_store(StorageConfig())
+    frames = {read_commit(store, str(tmp_path / "out"), row["id"], "fr").num_frames for row in rows}
+    assert len(frames) == 1
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and "runs" not in path.parts]
+    assert len(left) == 2 * len(rows)
+
+
+def _kill_one(driver: int, output: Path, killed: list[int]) -> None:
+    """SIGKILLs a stage's worker of this run once the first segment is staged."""
+    while not killed:
+        time.sleep(0.05)
+        if not list(output.glob("_talklip/parts/*/*/*/*.nut")):
+            continue
+        for pid in _descendants(driver):
+            try:
+                name = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if "MapWorker" in name or ("Worker" in name and "MapBatches" in name):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                return
+
+
+def _descendants(root: int) -> list[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
