@@ -41,6 +41,7 @@ from talklip_ray.synthetic.clips import Truth
 from talklip_ray.synthetic.portrait import CANVAS, Look, Portrait
 
 FOLDER = Path("demo")
+MINE = ".made-by-talklip-demo"
 LANGUAGES = {"de": "German", "en": "English", "es": "Spanish", "fr": "French"}
 HOW = (
     "Mouths are measured on the pixels, by comparison with the portrait rendered at known openings. r is Pearson’s "
@@ -101,7 +102,7 @@ def catalog(folder: Path, config: DubConfig) -> tuple[Summary, Path]:
                 source, target = server.create_bucket("demo-in"), server.create_bucket("demo-out")
                 with step(f"upload to {source}"):
                     for path in sorted(made.iterdir()):
-                        if not path.name.endswith(".truth.json"):
+                        if path.suffix in {".mp4", ".wav", ".jsonl"}:
                             store.upload(path, join(source, path.name))
                 out.print(f"[dim]$ talklip dub run {source}/{manifest.name} --output {target}[/]")
                 summary = run_catalog(join(source, manifest.name), target, config, address="local")
@@ -116,7 +117,7 @@ def catalog(folder: Path, config: DubConfig) -> tuple[Summary, Path]:
         measure = Measure()
         pairs = [_pair(row, made, dubs, measure) for row in summary.rows]
     out.print(_table(pairs))
-    return summary, _publish(folder, pairs, summary, synthetic=True)
+    return summary, _publish(folder, pairs, summary, config, synthetic=True)
 
 
 def own(folder: Path, video: str, audio: str, config: DubConfig) -> tuple[Summary, Path]:
@@ -134,7 +135,7 @@ def own(folder: Path, video: str, audio: str, config: DubConfig) -> tuple[Summar
     if summary.failures:
         lost = summary.failures[0]["message"]
         err.print(f"[red]{summary.failures[0]['kind']}[/] {lost}")
-        return summary, _publish(folder, [replace(named, lost=lost)], summary, synthetic=False)
+        return summary, _publish(folder, [replace(named, lost=lost)], summary, config, synthetic=False)
     if "://" in video:
         open_store(config.storage).download(video, source)
     else:
@@ -142,7 +143,7 @@ def own(folder: Path, video: str, audio: str, config: DubConfig) -> tuple[Summar
     row = summary.rows[0] | {"uri": f"{folder}/{product.name}", "title": named.title, "language": named.language}
     summary = replace(summary, output=str(folder), rows=[row])  # not the scratch folder, which is gone
     pair = replace(named, source=source.name, dub=product.name, **_shown(probe_video(product, str(product)), row))
-    return summary, _publish(folder, [pair], summary, synthetic=False)
+    return summary, _publish(folder, [pair], summary, config, synthetic=False)
 
 
 class Measure:
@@ -231,7 +232,7 @@ def _table(pairs: Sequence[Pair]) -> Table:
     return table
 
 
-def _publish(folder: Path, pairs: Sequence[Pair], summary: Summary, *, synthetic: bool) -> Path:
+def _publish(folder: Path, pairs: Sequence[Pair], summary: Summary, config: DubConfig, *, synthetic: bool) -> Path:
     """Both pages; returns the one to open."""
     found = asdict(summary)
     run_page = folder / "run.html"
@@ -241,13 +242,22 @@ def _publish(folder: Path, pairs: Sequence[Pair], summary: Summary, *, synthetic
         *([HOW] if synthetic else []),
         f"talklip {__version__}, run {summary.run}, weights {summary.weights_digest}",
     ]
-    page.write_text(render_demo(pairs, found, run_report=run_page.name, synthetic=synthetic, footer=footer))
+    starter = config.generate.weights == STARTER
+    page.write_text(
+        render_demo(pairs, found, run_report=run_page.name, synthetic=synthetic, starter=starter, footer=footer)
+    )
     return page
 
 
 def _emptied(folder: Path) -> Path:
+    """The folder, empty. Raises ConfigError rather than deleting what an earlier demo did not make."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MINE).exists():
+        raise ConfigError(
+            str(folder), "must be empty or left by an earlier demo, found other files; give another --folder"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / MINE).touch()
     return folder
 
 

@@ -49,7 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the weights that come with the package.")
     parser.add_argument("--work", type=Path, default=Path("build/starter"), help="folder for clips and shards")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--clips", type=int, default=240)
+    parser.add_argument("--clips", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as jobs/train.py")

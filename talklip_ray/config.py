@@ -151,9 +151,13 @@ class DubConfig:
     """Stop the run once more than this share of titles has failed (after the first 20); 1 never stops."""
 
     def pixels(self) -> dict[str, Any]:
-        """The settings that change what the picture looks like: part of every fingerprint."""
+        """The settings that change picture or sound: part of every fingerprint.
+
+        Weights count by their digest, not by where they lie; batches change speed alone.
+        """
         whole = asdict(self)
-        return {name: whole[name] for name in ("locate", "generate", "compose", "assemble")}
+        named = {name: whole[name] for name in ("locate", "compose", "assemble")}
+        return named | {"generate": {"precision": self.generate.precision}}
 
 
 def load(path: Path | None = None, overrides: dict[str, str] | None = None) -> DubConfig:

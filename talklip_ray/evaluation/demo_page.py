@@ -21,15 +21,11 @@ from talklip_ray.evaluation.report import Fields, duration, environment, stages,
 WIDTH, HEIGHT, EDGE = 1000, 120, 8
 """The curves' own units; the page stretches them."""
 
-SYNTHETIC = (
-    "The face and the voices are synthetic: one public-domain portrait, animated, and a speech synthesiser. "
-    "The starter weights were trained on that one face. They show that the machine works from end to end; on "
-    "any other face expect a blurred mouth, and bring your own weights."
-)
-YOURS = (
-    "The starter weights know one synthetic face; on any other expect a blurred mouth. What you see shows "
-    "the machine, not the quality that weights trained on real faces give. Publish only what everyone shown "
-    "and heard in it has agreed to."
+SYNTHETIC = "The face and the voices are synthetic: one public-domain portrait, animated, and a speech synthesiser."
+YOURS = "Publish only what everyone shown and heard in it has agreed to."
+STARTER = (
+    "The starter weights are a demonstration, trained on one synthetic face: they show that the machine works "
+    "from end to end. On any other face expect a wrong, blurred mouth, and bring weights of your own."
 )
 
 
@@ -72,11 +68,12 @@ class Pair:
 
 def render_demo(
     pairs: Sequence[Pair], summary: Mapping[str, Any], *, run_report: str = "", synthetic: bool = True,
-    footer: Sequence[str] = (),
+    starter: bool = True, footer: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The page of a demo run; pairs of one title stand together.
 
-    ``summary`` is the run's, as in summary.json; ``run_report`` the relative path of its own page.
+    ``summary`` is the run's, as in summary.json; ``run_report`` the relative path of its own page; ``starter``
+    says that it ran with the starter weights.
     """
     env = environment()
     assert env.loader is not None
@@ -86,7 +83,7 @@ def render_demo(
         eyebrow="talklip · demonstration" if synthetic else "talklip · your own file",
         headline=_headline(pairs, made, synthetic),
         lede=_lede(made, summary, synthetic),
-        note=SYNTHETIC if synthetic else YOURS,
+        note=" ".join([*([STARTER] if starter else []), SYNTHETIC if synthetic else YOURS]),
         figures=_figures(made, summary),
         run_report=quote(run_report),
         titles=[_title(name, list(same)) for name, same in groupby(pairs, key=lambda pair: pair.title)],
@@ -154,7 +151,7 @@ def _title(name: str, pairs: Sequence[Pair]) -> Fields:
 
 def _pair(pair: Pair) -> Fields:
     if pair.lost:
-        return {"language": pair.language, "lost": pair.lost, "tall": False}
+        return {"language": pair.language, "lost": pair.lost, "shape": ""}
     curves = _curves(pair)
     scores = ", ".join(f"{curve['label']} r {curve['r']}" for curve in curves if curve["r"])
     return {
@@ -165,7 +162,7 @@ def _pair(pair: Pair) -> Fields:
         "dub": quote(pair.dub),
         "width": pair.width,
         "height": pair.height,
-        "tall": pair.height > pair.width,
+        "shape": "tall" if pair.height > pair.width else "" if curves else "bare",
         "seconds": f"{pair.seconds:.3f}",
         "shown_seconds": f"{pair.seconds:.1f} s",
         "verdicts": verdict_shares(pair.verdicts),

@@ -144,6 +144,11 @@ def _pictures(
     ordered = np.sort(coded_N)
     ends = np.append(ordered[1:], end_pts)
     dts = timeline.dts_from_pts(coded_N)
+    # mp4 takes a track to last as long as its decoding does. Where frames are reordered the last to be decoded is
+    # not the last shown: begin early enough, and let it last long enough, that both end together.
+    first, last = int(ordered[0]), len(coded_N) - 1
+    dts[0] = min(dts[0], first - (coded_N[last] - dts[last])) if last else dts[0]
+    closing = end_pts - first - int(dts[last] - dts[0])
     at = 0
     for path in parts:
         with open_source(path, str(path)) as source:
@@ -153,7 +158,8 @@ def _pictures(
                 pts = int(coded_N[at])
                 packet.time_base = time_base
                 packet.pts, packet.dts = pts - shift, int(dts[at]) - shift
-                packet.duration = int(ends[np.searchsorted(ordered, pts)]) - pts
+                shown = int(ends[np.searchsorted(ordered, pts)]) - pts
+                packet.duration = closing if at == last else shown
                 packet.stream = stream
                 at += 1
                 yield packet

@@ -14,7 +14,6 @@ from talklip_ray.training.config import (
     EngineConfig,
     KeepConfig,
     OptimizerConfig,
-    Precision,
     TrainConfig,
     WorkersConfig,
 )
@@ -35,10 +34,10 @@ def starter() -> TrainConfig:
     return TrainConfig(
         name="starter",
         network=small("l"),
-        steps=3000,
-        data=DataConfig(clips=40, windows=1, window=1, brightness=0.05),
+        steps=3600,
+        data=DataConfig(clips=16, windows=1, window=1, brightness=0.05),
         optimizer=OptimizerConfig(learning_rate=1e-3, betas=(0.9, 0.999), warmup=0.03, decay=Decay.COSINE),
-        engine=EngineConfig(precision=Precision.BF16, channels_last=True),
+        engine=EngineConfig(channels_last=True),
         workers=WorkersConfig(cpus=2),
         keep=KeepConfig(checkpoint_every=500, validate_every=500, report_every=50),
     )

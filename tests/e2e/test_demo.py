@@ -122,6 +122,17 @@ def test_what_cannot_start_says_why_and_ends_with_2(
     assert said in capsys.readouterr().err
 
 
+def test_files_that_no_demo_made_are_never_deleted(
+    tmp_path: Path, main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "catalog" / "holiday.mp4"
+    mine.parent.mkdir()
+    mine.write_text("keep me")
+    assert main(["--folder", str(tmp_path)]) == 2
+    assert mine.read_text() == "keep me"
+    assert "another --folder" in capsys.readouterr().err
+
+
 def test_a_video_without_a_dub_is_a_usage_error(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--video", "a.mp4"])

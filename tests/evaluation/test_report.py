@@ -241,6 +241,7 @@ def test_your_own_file_is_shown_without_claims_about_its_mouth() -> None:
     plain = replace(PAIR, truth=None, measured_dub=None, measured_source=None)
     page = Page(render_demo([plain], summary(row()), synthetic=False))
     assert "Your file, dubbed" in page.words
-    assert "know one synthetic face" in page.words
+    assert "trained on one synthetic face" in page.words
     assert "measured" not in page.words
+    assert "one synthetic face" not in Page(render_demo([plain], summary(row()), synthetic=False, starter=False)).words
     assert len(page.all("video")) == 2

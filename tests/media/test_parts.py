@@ -237,3 +237,13 @@ def test_parts_written_by_several_threads_fit_those_of_one(tmp_path: Path) -> No
     out = tmp_path / "out.mp4"
     assert assemble(parts, out, time_base=info.time_base, end_pts=info.end_pts, where="out") == 30
     assert np.array_equal(probe_video(out, "out").pts_N, info.pts_N)
+
+
+@pytest.mark.parametrize("extra", [1, 100, 5000])
+def test_the_last_frame_lasts_as_long_as_asked_though_frames_are_reordered(tmp_path: Path, extra: int) -> None:
+    source = write_video(tmp_path / "a.mp4", uneven_pts(20))
+    info = probe_video(source, "a")
+    path = part(tmp_path / "p.nut", source, info, 0, 20, crf=30)
+    end, out = int(info.pts_N[-1]) + extra, tmp_path / "out.mp4"
+    assemble([path], out, time_base=info.time_base, end_pts=end, where="out")
+    assert probe_video(out, "out").end_pts == end

@@ -6,8 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from talklip_ray.errors import MediaError, NoPictureError
 from talklip_ray.media.color import ColorTags
@@ -15,7 +17,9 @@ from talklip_ray.media.video import VideoInfo, probe_video, read_pictures
 from tests.media.clips import chirp as chirp_of
 from tests.media.clips import (
     even_pts,
+    frame_of,
     number_in,
+    picture_planes,
     uneven_pts,
     write_sound,
     write_video,
@@ -141,3 +145,19 @@ def test_a_recording_that_starts_mid_group_starts_at_its_first_keyframe(tmp_path
     assert info.pts_N.tolist() == whole.pts_N.tolist()[-info.num_frames :]
     shown = read_pictures(path, pts=info.pts_N.tolist(), first=0, start=0, stop=info.num_frames, where="a")
     assert [number_in(picture) for picture in shown] == list(range(40 - info.num_frames, 40))
+
+
+def test_a_cover_picture_is_no_picture_track(tmp_path: Path) -> None:
+    path = tmp_path / "a.m4a"
+    with av.open(str(path), "w", format="mp4") as out:
+        cover: Any = out.add_stream("mjpeg", rate=25, width=192, height=128)
+        cover.pix_fmt, cover.disposition = "yuvj420p", Disposition.attached_pic
+        voice: Any = out.add_stream("aac", rate=16000, layout="mono")
+        frame = frame_of(picture_planes(0, 192, 128, "yuvj420p"), 192, 128, "yuvj420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        out.mux([*cover.encode(frame), *cover.encode(None)])
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        out.mux([*voice.encode(sound), *voice.encode(None)])
+    with pytest.raises(NoPictureError, match="must have a picture track"):
+        info_of(path)

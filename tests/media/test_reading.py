@@ -139,3 +139,11 @@ def test_pictures_know_how_to_stand_upright(tmp_path: Path) -> None:
     assert one.size == (128, 192)
     stored = np.rot90(one.crop((0, 0, 128, 192)), -1)
     assert stored.shape == (128, 192, 3)
+
+
+def test_pasting_on_a_picture_does_not_reach_those_decoded_after_it(tmp_path: Path) -> None:
+    path, info = made(tmp_path, "open.mp4")
+    clean, pts = span(path, info, 0, 60), info.pts_N.tolist()
+    for picture in read_pictures(path, pts=pts, first=0, start=0, stop=60, where="a"):
+        assert bits(picture) == clean[picture.index]
+        picture.paste((0, 0, 192, 128), np.zeros((128, 192, 3), np.uint8), np.ones((128, 192), np.float32))

@@ -87,7 +87,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         LocalStore().open(str(tmp_path / "pipe.mp4"))
 
 
-def test_a_file_changed_in_place_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [-1, 1_990_000])
+def test_a_file_changed_in_place_while_it_is_read_is_noticed(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"o" * 2_000_000)
     with LocalStore().open(str(path)) as file, path.open("r+b") as other:
@@ -97,7 +98,7 @@ def test_a_file_changed_in_place_while_it_is_read_is_noticed(tmp_path: Path) -> 
         other.flush()
         os.utime(path, ns=(1, 1))
         with pytest.raises(SourceChangedError):
-            file.read()
+            file.read(size)
 
 
 def test_a_writer_killed_in_the_middle_leaves_nothing_but_a_known_leftover(tmp_path: Path) -> None:

@@ -260,6 +260,6 @@ def test_a_fork_may_go_on_with_a_used_store_and_leaves_the_parent_unharmed(store
     _read(store, f"{folder}/a")
     child = multiprocessing.get_context("fork").Process(target=_read, args=(store, f"{folder}/a"))
     child.start()
-    child.join(30)
+    child.join(60)
     assert child.exitcode == 0
     _read(store, f"{folder}/a")
