@@ -18,7 +18,7 @@ from talklip_ray.pipeline.one import dub_here
 from talklip_ray.pipeline.preflight import one_title, prepare_run
 from talklip_ray.pipeline.results import Summary
 from talklip_ray.records import Dub, SyncMode, Title
-from talklip_ray.synthetic.clips import ClipSpec, Truth, write_clip, write_dub
+from talklip_ray.synthetic.clips import LEAD, ClipSpec, Truth, write_clip, write_dub
 from talklip_ray.synthetic.portrait import CANVAS, Look, Portrait
 from talklip_ray.synthetic.sentences import held_out_utterances
 from talklip_ray.synthetic.speech import Utterance, speak
@@ -95,15 +95,16 @@ def held_out_lip_sync(weights: str, folder: Path) -> list[LipSync]:
     before = _openings(video, truth, atlas)
     found = []
     for row, utterance, dub in zip(summary.rows, utterances, truths, strict=True):
-        heard = min(len(before), int(dub.duration * 25))
-        wanted = dub.opening(np.arange(heard) / 25)
-        after = _openings(Path(row["uri"]), truth, atlas)[:heard]
+        # The silence around the sentence is left out: any two mouths agree on it.
+        spoken = slice(round(LEAD * 25), min(len(before), int((dub.duration - LEAD) * 25)))
+        wanted = dub.opening(np.arange(len(before)) / 25)[spoken]
+        after = _openings(Path(row["uri"]), truth, atlas)[spoken]
         found.append(
             LipSync(
                 text=utterance.text,
                 voice=utterance.voice,
                 dubbed=correlation(after, wanted),
-                source=correlation(before[:heard], wanted),
+                source=correlation(before[spoken], wanted),
             )
         )
     return found

@@ -91,7 +91,7 @@ class Piece:
         return len(self.pts_T)
 
     @property
-    def usable_T(self) -> np.ndarray:
+    def usable_T(self) -> np.ndarray:  # noqa: N802
         """Which frames show a face."""
         return np.asarray(self.verdicts_T == Verdict.FACE)
 
