@@ -19,10 +19,9 @@ from pathlib import Path
 from jobs import prepare, train
 from talklip_ray.errors import TalklipError
 from talklip_ray.models.checkpoints import load_network, save_network
-from talklip_ray.models.checkpoints import read_header
 from talklip_ray.synthetic.catalog import make_talking
 
-LICENCE = "Apache-2.0. Trained only on a public-domain photograph (NASA) and synthetic speech. A demonstration: one face."
+LICENCE = "Apache-2.0. Made from a public-domain photograph (NASA) and synthetic speech. A demonstration: one face."
 SOURCE = "jobs/starter.py"
 OUT = Path("talklip_ray/weights/starter.safetensors")
 
@@ -41,8 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = ["--data", str(shards), "--out", str(args.out), "--run", str(args.work / "runs")]
     code = train.main(["--recipe", "starter", *folders, "--minutes", str(args.minutes), *settings])
     if code == 0:
-        sign(args.out.with_name("MODEL_CARD.md"), read_header(args.out).tensors_sha256)
+        data = f"{args.clips} synthetic portraits (jobs/starter.py --clips {args.clips} --seed {args.seed})"
+        sign(args.out.with_name("MODEL_CARD.md"), label(args.out, data))
     return code
+
+
+def label(path: Path, data: str) -> str:
+    """Say in the weights' header what anyone may do with them and what they were made from; the tensors' digest."""
+    network, header = load_network(path)
+    notes = header.notes | {"data": data}
+    return save_network(path, network, replace(header, licence=LICENCE, source=SOURCE, notes=notes)).tensors_sha256
 
 
 def sign(card: Path, digest: str) -> None:

@@ -9,17 +9,20 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from talklip_ray import doctor as checkup
 from talklip_ray.config import DubConfig, load
 from talklip_ray.errors import ConfigError, StoreError, TalklipError
+from talklip_ray.evaluation.report import render_run
 from talklip_ray.models.checkpoints import import_released, verify
 from talklip_ray.pipeline.ledger import Ledger, State
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
@@ -28,6 +31,7 @@ from talklip_ray.pipeline.preflight import Probe, one_title, prepare_run, probe_
 from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL, Summary
 from talklip_ray.pipeline.runner import connect, dub_catalog
 from talklip_ray.records import SyncMode
+from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.uri import open_store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Dub video at catalog scale, lips included.")
@@ -63,7 +67,7 @@ def exiting() -> Iterator[None]:
     try:
         yield
     except (ConfigError, StoreError) as error:
-        err.print(f"[red]{type(error).__name__}[/] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[red]{type(error).__name__}[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_CONFIG) from error
 
 
@@ -93,7 +97,8 @@ def dub_one(
                 task = bar.add_task("dubbing", total=1.0)
                 summary = dub_here(run, title, progress=lambda share: bar.update(task, completed=share))
         if summary.failures:
-            err.print(f"[red]{summary.failures[0]['kind']}[/] {summary.failures[0]['message']}", soft_wrap=True)
+            failure = summary.failures[0]
+            err.print(f"[red]{failure['kind']}[/] {escape(failure['message'])}", soft_wrap=True)
             raise typer.Exit(EXIT_PARTIAL)
     row = summary.rows[0]
     rate = row["frames"] / summary.wall_seconds
@@ -141,7 +146,10 @@ def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str =
             bar.update(task, completed=ended, description=f"{ledger.segments} segments{failed}")
 
         summary = dub_catalog(run, wanted.titles, wanted.rejected, progress=heard)
+    page = run_uri(run.output, run.id, "report.html")
+    store.write(page, render_run(asdict(summary)).encode())
     print_summary(summary)
+    out.print(f"report: {page}", soft_wrap=True, highlight=False)
     return summary
 
 
@@ -149,7 +157,7 @@ def print_summary(summary: Summary) -> None:
     """The table at the end of a run, dead letters first in words."""
     for failure in summary.failures:
         who = "/".join(filter(None, (failure["title"], failure["language"])))
-        err.print(f"[red]{who}[/] {failure['stage']}: {failure['message']}", highlight=False, soft_wrap=True)
+        err.print(f"[red]{escape(who)}[/] {failure['stage']}: {escape(failure['message'])}", soft_wrap=True)
     table = Table("state", "titles x languages", box=None)
     for state, count in summary.counts.items():
         if count:
@@ -190,10 +198,10 @@ def print_plan(wanted: Manifest, probes: list[Probe]) -> None:
             str(probe.done),
             str(probe.segments),
             f"{probe.seconds / 60:.2f}",
-            "; ".join(probe.problems),
+            escape("; ".join(probe.problems)),
         )
     for failure in wanted.rejected:
-        table.add_row(failure.title, "", "", "", "", failure.message)
+        table.add_row(escape(failure.title), "", "", "", "", escape(failure.message))
     out.print(table)
     minutes = sum(p.seconds * (p.languages - p.done) for p in probes) / 60
     out.print(
@@ -230,8 +238,8 @@ def doctor(
     found = checkup.checks(output)
     for check in found:
         mark = "[green]ok  [/]" if check.ok else "[red]FIX [/]"
-        fix = "" if check.ok else f" -> {check.fix}"
-        out.print(f"{mark} {check.name}: {check.found}{fix}", highlight=False, soft_wrap=True)
+        fix = f" -> {check.fix}" if check.fix else ""
+        out.print(f"{mark} {escape(f'{check.name}: {check.found}{fix}')}", highlight=False, soft_wrap=True)
     raise typer.Exit(EXIT_DONE if all(check.ok for check in found) else EXIT_CONFIG)
 
 

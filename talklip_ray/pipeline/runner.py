@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from talklip_ray.config import Pools
 from talklip_ray.errors import ConfigError
@@ -42,11 +42,12 @@ def connect(address: str = "") -> None:
         ray.init(
             address=target,
             log_to_driver=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             include_dashboard=False if target == "local" else None,
         )
-    except (ConnectionError, ValueError) as error:
-        raise ConfigError(target, f"RAY_ADDRESS must name a running Ray cluster: {error}") from error
+    except Exception as error:  # Ray says most of what goes wrong here with a bare Exception
+        wanted = "Ray must start on this machine" if target == "local" else "RAY_ADDRESS must name a running cluster"
+        raise ConfigError(target, f"{wanted}: {error}; `talklip doctor` looks further") from error
 
 
 class Worker:
@@ -75,9 +76,6 @@ def build(run: Run, titles: Sequence[Title], pools: Pools) -> Dataset:
     context.issue_detectors_config.detectors = []  # their advice is for code that chose its batch sizes by guess
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    context.execution_options.exclude_resources = ExecutionResources(
-        cpu=pools.assemble.cpus * pools.assemble.workers[0]
-    )
     data: Dataset = ray.data.from_items([title_row(t) for t in titles], override_num_blocks=min(len(titles), 10_000))
     for step in dub(pools):
         pool = step.pool

@@ -81,8 +81,8 @@ DEMO = (
         clip=ClipSpec(size=(512, 512), seed=13, face=0.4, faceless=(2.4, 4.6), flip=True),
         dubs={
             "de": Utterance(
-                text="Das ist der Hafen am Mittag. Und jetzt sehen Sie die Bucht selbst, ganz ohne Menschen. "
-                "Willkommen zurück in unserem Studio.",
+                text="Hier sehen Sie mittags den alten Hafen. Gleich zeigen wir die Bucht, in der niemand badet. "
+                "Schön, dass Sie wieder bei uns sind.",
                 voice="de+f3",
             ),
             "es": Utterance(
