@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,14 @@ def measure(seconds: float, height: int, repeat: int, config: DubConfig) -> dict
             costs.append(cost)
             out.print(f"[dim]{cost.name} {cost.rate:.1f}[/]")
         whole = whole_dub(video, audio, config, repeat, folder)
+        two = whole_dub(video, audio, config, repeat, folder, languages=2)
     return {
         "machine": machine,
         "clip": {"width": width, "height": height, "seconds": seconds, "rate": 25},
         "settings": config.pixels(),
         "pieces": [as_json(cost) for cost in costs],
         "whole": whole,
+        "second_language": round(two["core_seconds"] / whole["core_seconds"] - 1, 3),
         "speed_of_light": speed_of_light(costs, whole),
     }
 
@@ -88,12 +90,15 @@ def as_json(cost: Cost) -> dict[str, Any]:
     }
 
 
-def whole_dub(video: Path, audio: Path, config: DubConfig, repeat: int, folder: Path) -> dict[str, Any]:
+def whole_dub(
+    video: Path, audio: Path, config: DubConfig, repeat: int, folder: Path, languages: int = 1
+) -> dict[str, Any]:
     """File to file through ``dub_here``, and what starting the workers takes of it."""
-    title = one_title(str(video), str(audio), SyncMode.CUT_OFF)
+    one = one_title(str(video), str(audio), SyncMode.CUT_OFF)
+    title = replace(one, dubs=tuple(replace(one.dubs[0], language=f"lang{n}") for n in range(languages)))
     spent, starts, frames = [], [], 0
     for turn in range(repeat + 1):
-        run = prepare_run(config, str(folder / f"out{turn}"))
+        run = prepare_run(config, str(folder / f"out{languages}-{turn}"))
         began = processor_seconds()
         [step.stage(run) for step in dub(Pools())]
         starts.append(processor_seconds() - began)
@@ -108,6 +113,7 @@ def whole_dub(video: Path, audio: Path, config: DubConfig, repeat: int, folder: 
     return {
         "frames": frames,
         "verdicts": verdicts,
+        "core_seconds": total - start,
         "cpu_seconds": spent[1:],
         "start_cpu_seconds": starts[1:],
         "frames_per_core_second": round(frames / (total - start), 2),
@@ -154,6 +160,7 @@ def show(found: dict[str, Any]) -> None:
         f"slowest stage   {light['slowest']} alone: {light['slowest_frames_per_core_second']:.1f}; "
         f"the whole comes to {light['whole_over_slowest']:.0%} of it"
     )
+    out.print(f"second language {found['second_language']:.0%} of the first")
     out.print(f"accounted for   {light['parts_over_whole']:.0%} of the whole's time is in the pieces above")
 
 

@@ -45,6 +45,7 @@ ADVICE = {
     "FullError": "Storage is full: make room where the results and the temporary files go, then run again.",
     "StoreError": "Storage refused: the message says what; `talklip doctor --output URI` tries it.",
     "TransientStoreError": "Storage was busy for longer than the retries last. Run the same command again.",
+    "PreconditionFailedError": "Another run wrote these at the same time. Let it end, then run this one again.",
     "Lost": "Work was started and never came back, as when a machine goes away. Run the same command again.",
 }
 UNEXPECTED = "Not an error this program knows. Run the same command again; if it returns, please report it."

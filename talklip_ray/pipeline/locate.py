@@ -16,9 +16,8 @@ from talklip_ray.media.geometry import upright_size
 from talklip_ray.media.picture import Picture
 from talklip_ray.media.reading import read_pictures
 from talklip_ray.pipeline.run import Run
-from talklip_ray.pipeline.weights import cache_folder
 from talklip_ray.records import Row, Segment, Verdict
-from talklip_ray.storage.artifacts import fetch
+from talklip_ray.storage.artifacts import cache_folder, fetch
 from talklip_ray.storage.uri import open_store
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import resources
 from pathlib import Path
 
@@ -10,13 +9,8 @@ from talklip_ray.config import STARTER
 from talklip_ray.errors import SourceChangedError, StoreError, WeightsError
 from talklip_ray.models.checkpoints import verify
 from talklip_ray.pipeline.run import Run
-from talklip_ray.storage.artifacts import fetch
+from talklip_ray.storage.artifacts import cache_folder, fetch
 from talklip_ray.storage.store import Store
-
-
-def cache_folder() -> Path:
-    """Where this machine keeps what it has fetched: XDG's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "talklip_ray"
 
 
 def starter_path() -> Path:

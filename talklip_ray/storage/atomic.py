@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -50,8 +51,17 @@ def etag_of(status: os.stat_result) -> str:
     return f"{status.st_size:x}-{status.st_mtime_ns:x}"
 
 
+@dataclass(slots=True)
+class Staged:
+    """A file on its way to its place."""
+
+    file: IO[bytes]
+    etag: str = ""
+    """Of this very file, once it is in place: another writer may have replaced it since."""
+
+
 @contextlib.contextmanager
-def staged(path: Path, *, if_absent: bool = False, if_match: str = "") -> Iterator[IO[bytes]]:
+def staged(path: Path, *, if_absent: bool = False, if_match: str = "") -> Iterator[Staged]:
     """A new file to write to that takes its place at ``path`` at the end of the block, unless it raises.
 
     Raises PreconditionFailedError when a condition is lost; OSError untranslated.
@@ -60,12 +70,14 @@ def staged(path: Path, *, if_absent: bool = False, if_match: str = "") -> Iterat
     temporary = path.with_name(LEFTOVER + secrets.token_hex(12))
     try:
         with open(temporary, "xb") as file:
-            yield file
+            new = Staged(file)
+            yield new
             file.flush()
             os.fsync(file.fileno())
-        with _only_writer(path.parent) as folder:
-            _land(temporary, path, if_absent=if_absent, if_match=if_match)
-            os.fsync(folder)
+            with _only_writer(path.parent) as folder:
+                _land(temporary, path, if_absent=if_absent, if_match=if_match)
+                os.fsync(folder)
+            new.etag = etag_of(os.fstat(file.fileno()))
     finally:
         temporary.unlink(missing_ok=True)
 

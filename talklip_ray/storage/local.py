@@ -49,13 +49,11 @@ class LocalStore:
     def write(self, uri: str, data: bytes, *, if_absent: bool = False, if_match: str = "") -> Stat:
         path = local_path(uri)
         try:
-            with translated(uri):
-                with staged(path, if_absent=if_absent, if_match=if_match) as file:
-                    file.write(data)
-                status = path.stat()
+            with translated(uri), staged(path, if_absent=if_absent, if_match=if_match) as new:
+                new.file.write(data)
         except PreconditionFailedError as error:
             raise PreconditionFailedError(uri, error.detail) from error
-        return Stat(uri, status.st_size, etag_of(status), hashlib.sha256(data).hexdigest())
+        return Stat(uri, len(data), new.etag, hashlib.sha256(data).hexdigest())
 
     def upload(self, path: Path, uri: str) -> Stat:
         return _copy(path, local_path(uri), str(path), uri)
@@ -114,16 +112,15 @@ class _PinnedFile(io.FileIO):
 
 
 def _copy(source: Path, target: Path, source_where: str, target_where: str) -> Stat:
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     with translated(source_where):
         reader = source.open("rb")
-    with reader, translated(target_where):
-        with staged(target) as writer:
-            while chunk := reader.read(CHUNK):
-                digest.update(chunk)
-                writer.write(chunk)
-        status = target.stat()
-    return Stat(target_where, status.st_size, etag_of(status), digest.hexdigest())
+    with reader, translated(target_where), staged(target) as new:
+        while chunk := reader.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            new.file.write(chunk)
+    return Stat(target_where, size, new.etag, digest.hexdigest())
 
 
 def _walk(folder_uri: str) -> Iterator[Stat]:

@@ -134,10 +134,10 @@ class S3Store:
         stat = self.stat(uri)
         raw = S3Reader(self._client(), stat, block_bytes=DOWNLOAD_BYTES, num_blocks=1)
         digest = hashlib.sha256()
-        with translated(str(path)), raw, staged(path) as file:
+        with translated(str(path)), raw, staged(path) as new:
             while chunk := raw.read(DOWNLOAD_BYTES):
                 digest.update(chunk)
-                file.write(chunk)
+                new.file.write(chunk)
             _check_digest(uri, stat.sha256, digest.hexdigest())
         return Stat(uri, stat.size, stat.etag, digest.hexdigest())
 

@@ -152,7 +152,8 @@ def test_every_verdict_and_every_error_of_ours_has_words() -> None:
     assert set(VERDICTS) == set(Verdict)
     during_a_run = {*errors.TitleError.__subclasses__(), *errors.MediaError.__subclasses__(),
                     *errors.StoreError.__subclasses__(), errors.StoreError, errors.ManifestError}  # fmt: skip
-    assert {error.__name__ for error in during_a_run} <= set(ADVICE)
+    dubbing = {error.__name__ for error in during_a_run if ".training." not in error.__module__}
+    assert dubbing <= set(ADVICE)
 
 
 @pytest.mark.parametrize(

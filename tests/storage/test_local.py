@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from talklip_ray.errors import AccessError, FullError, NotFoundError, SourceChangedError
+from talklip_ray.storage import atomic
 from talklip_ray.storage.atomic import LEFTOVER
 from talklip_ray.storage.local import LocalStore
 
@@ -105,8 +107,8 @@ def test_a_writer_killed_in_the_middle_leaves_nothing_but_a_known_leftover(tmp_p
     """The program writes half, says so, and waits for its end."""
     program = (
         "import sys, time; from pathlib import Path; from talklip_ray.storage.atomic import staged\n"
-        "with staged(Path(sys.argv[1])) as file:\n"
-        "    file.write(bytes(100_000)); file.flush(); print('half', flush=True); time.sleep(60)\n"
+        "with staged(Path(sys.argv[1])) as new:\n"
+        "    new.file.write(bytes(100_000)); new.file.flush(); print('half', flush=True); time.sleep(60)\n"
     )
     target = tmp_path / "out" / "film.mp4"
     writer = subprocess.Popen([sys.executable, "-c", program, target], stdout=subprocess.PIPE)
@@ -144,3 +146,19 @@ def test_a_new_version_is_newer_even_when_the_clock_is_not(tmp_path: Path) -> No
     os.utime(path, ns=(4 * 10**18, 4 * 10**18))  # in the year 2096
     LocalStore().write(str(path), b"2")
     assert path.stat().st_mtime_ns == 4 * 10**18 + 1
+
+
+def test_a_write_tells_its_own_version_even_if_another_writer_is_in_its_place_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may let a rival in between our taking the place and our looking at it."""
+    path, land = tmp_path / "film.mp4", atomic._land
+
+    def land_and_lose(temporary: Path, target: Path, **conditions: Any) -> None:
+        land(temporary, target, **conditions)
+        (tmp_path / "rival").write_bytes(b"rival")
+        (tmp_path / "rival").replace(target)
+
+    store = LocalStore()
+    monkeypatch.setattr(atomic, "_land", land_and_lose)
+    assert store.write(str(path), b"ours!").etag != store.stat(str(path)).etag
