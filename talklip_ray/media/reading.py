@@ -107,7 +107,7 @@ def _numbered(
     only (a stream refreshed bit by bit) can do."""
     reformatter = VideoReformatter()
     size: tuple[int, int] | None = None
-    found = 0
+    found = rotation = 0
     for packet in packets:
         for frame in stream.decode(packet if packet.size else None):
             if frame.pts is None or frame.pts < wanted[0]:
@@ -123,7 +123,10 @@ def _numbered(
                     f"all frames must have one size, found {frame.width}x{frame.height} after "
                     f"{size[0]}x{size[1]} at frame {start + found}; convert the video to one size",
                 )
-            rotation, _ = geometry.orientation(display_matrix(frame))
+            if not found:
+                # Once a span, as probing does once a title. A frame whose side data was looked at is a reference
+                # cycle: it and its picture would stay until the garbage collector happens to come by.
+                rotation, _ = geometry.orientation(display_matrix(frame))
             yield Picture(in_working_format(frame, reformatter), index=start + found, rotation=rotation)
             found += 1
             if found == len(wanted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from talklip_ray.errors import MediaError, SourceChangedError
+from talklip_ray.media import clipwriter
 from talklip_ray.media.reading import BACKWARDS_CHUNK
 from talklip_ray.media.video import Picture, VideoInfo, probe_video, read_pictures, read_pictures_backwards
 from tests.media.clips import Recorded, even_pts, number_in, uneven_pts, write_video
@@ -147,3 +149,18 @@ def test_pasting_on_a_picture_does_not_reach_those_decoded_after_it(tmp_path: Pa
     for picture in read_pictures(path, pts=pts, first=0, start=0, stop=60, where="a"):
         assert bits(picture) == clean[picture.index]
         picture.paste((0, 0, 192, 128), np.zeros((128, 192, 3), np.uint8), np.ones((128, 192), np.float32))
+
+
+def test_a_picture_that_was_let_go_is_gone_at_once(tmp_path: Path) -> None:
+    """A reference cycle would keep every frame until the garbage collector comes by: hundreds of megabytes."""
+    video = tmp_path / "clip.mp4"
+    clipwriter.write_video(video, [np.zeros((64, 64, 3), np.uint8)] * 12, rate=Fraction(25), size=(64, 64))
+    info = probe_video(video, "clip")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in read_pictures(video, pts=info.pts_N.tolist(), first=0, start=0, stop=12, where="clip"):
+            pass
+        assert gc.collect() < 12
+    finally:
+        gc.enable()
