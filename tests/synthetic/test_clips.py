@@ -72,12 +72,12 @@ def test_truth_survives_its_file(clip, tmp_path: Path) -> None:
 
 
 def test_the_seed_alone_decides_how_a_clip_looks(clip, portrait: Portrait, tmp_path: Path) -> None:
-    spec = ClipSpec(size=(96, 96), seed=9)
+    # Without loss: x264 on a busy machine now and then spends its bits differently on the same pictures.
+    spec = ClipSpec(size=(96, 96), seed=9, crf=0)
     truths = [write_clip(tmp_path / f"{n}.mp4", clip.speech, spec, portrait) for n in range(2)]
     assert truths[0] == truths[1]
-    # Not the bytes: x264 on a busy machine now and then spends a few bits differently on the same pictures.
-    shown = [np.stack(frames(tmp_path / f"{n}.mp4")).astype(int) for n in range(2)]
-    assert np.abs(shown[0] - shown[1]).mean() < 1
+    shown = [np.stack(frames(tmp_path / f"{n}.mp4")) for n in range(2)]
+    np.testing.assert_array_equal(shown[0], shown[1])
     other = write_clip(tmp_path / "other.mp4", clip.speech, replace(spec, seed=10), portrait)
     assert other.matrices != truths[0].matrices
 
