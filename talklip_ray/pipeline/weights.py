@@ -7,7 +7,7 @@ from pathlib import Path
 
 from talklip_ray.config import STARTER
 from talklip_ray.errors import SourceChangedError, StoreError, WeightsError
-from talklip_ray.models.checkpoints import verify
+from talklip_ray.models.checkpoints import read_header, verify
 from talklip_ray.pipeline.run import Run
 from talklip_ray.storage.artifacts import cache_folder, fetch
 from talklip_ray.storage.store import Store
@@ -35,5 +35,10 @@ def checked_weights(store: Store, weights: str) -> str:
 
 
 def weights_path(store: Store, run: Run) -> Path:
-    """The run's weights, as a worker finds them; refuses others that took their place since."""
-    return local_weights(store, run.weights)
+    """The run's weights, as a worker finds them. Raises WeightsError where others have taken their place since."""
+    path = local_weights(store, run.weights)
+    found = read_header(path).tensors_sha256
+    if found != run.weights_digest:
+        wanted = f"must stay the weights {run.weights_digest[:12]} the run began with, found {found[:12]}"
+        raise WeightsError(run.weights, f"{wanted}; start the run again")
+    return path

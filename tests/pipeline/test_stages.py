@@ -1,13 +1,16 @@
 """The stages over one real title, in this process: what they add, and that the cut never shows."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
+from talklip_ray.errors import WeightsError
 from talklip_ray.media.clipwriter import write_video
+from talklip_ray.pipeline.generate import Generate
 from talklip_ray.pipeline.locate import Locate
 from talklip_ray.pipeline.plan import Plan, title_row
 from talklip_ray.pipeline.preflight import one_title, prepare_run
@@ -113,3 +116,11 @@ def test_a_picture_repeats_until_its_dub_ends(made, tmp_path, mode):
 def cut_copy(source, target, *, num_frames):
     """The first frames of a video as a video of their own."""
     write_video(target, rgb_frames(source)[:num_frames], rate=Fraction(25), size=(256, 256))
+
+
+def test_a_worker_refuses_weights_that_took_the_place_of_those_the_run_began_with(made, tmp_path):
+    """Products are named by the digest of the weights: they must be made with them."""
+    run = prepare_run(settings(made.weights), str(tmp_path))
+    with pytest.raises(WeightsError, match="start the run again"):
+        Generate(replace(run, weights_digest="0" * 64))
+    Generate(run)
