@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup test check bench demo starter clean
+.PHONY: help setup test check bench demo starter parity clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -35,6 +35,9 @@ demo: setup ## dub a small synthetic catalog through S3; VIDEO=… AUDIO=… dub
 
 starter: setup ## train the weights that the package ships
 	python -m jobs.starter $(ARGS)
+
+parity: setup ## the released code's own numbers, member by member; GOLDEN=DIR SEED_OFFSET=N
+	python -m tests.parity.run $(if $(GOLDEN),--golden "$(GOLDEN)") $(if $(SEED_OFFSET),--seed-offset $(SEED_OFFSET)) $(ARGS)
 
 clean: ## remove what make made; keeps the weights that the package ships
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build demo bench *.egg-info

@@ -13,6 +13,7 @@ from typing import Any
 
 from talklip_ray import __version__
 
+PACKAGES = ("torch", "av", "onnxruntime", "numpy", "ray")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -28,7 +29,7 @@ def describe() -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS", "unset"),
         "talklip_ray": __version__,
         "revision": _revision(),
-        "packages": {name: metadata.version(name) for name in ("torch", "av", "onnxruntime", "numpy", "ray")},
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
 
 
@@ -38,6 +39,13 @@ def save(name: str, found: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
     return path
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
+from talklip_ray.training.checkpointing import Progress
 from talklip_ray.training.config import override
 from talklip_ray.training.recipes import recipe
 from talklip_ray.training.runner import Job, train
@@ -38,8 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TalklipError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {ended.step} steps in {ended.elapsed_s / 60:.1f} min, last L1 {ended.l1:.4f}")
+    print(f"{args.out}: {ended.step} steps in {ended.elapsed_s / 60:.1f} min; {_last(ended)}")
     return 0
+
+
+def _last(ended: Progress) -> str:
+    """The last step's terms, and what validation found."""
+    found = ended.terms | {f"valid {name}": value for name, value in ended.valid.items()}
+    return ", ".join(f"{name} {value:.4g}" for name, value in found.items())
 
 
 def tell(metrics: dict[str, float]) -> None:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from talklip_ray import doctor as checkup
+from talklip_ray.cli_weights import weights_app
 from talklip_ray.config import DubConfig, load
-from talklip_ray.errors import ConfigError, StoreError, TalklipError
+from talklip_ray.errors import ConfigError, TalklipError
 from talklip_ray.evaluation.report import render_run
-from talklip_ray.models.checkpoints import import_released, verify
 from talklip_ray.pipeline.ledger import Ledger, State
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
 from talklip_ray.pipeline.one import dub_here
@@ -33,15 +30,12 @@ from talklip_ray.pipeline.runner import connect, dub_catalog
 from talklip_ray.records import SyncMode
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.uri import open_store
+from talklip_ray.terminal import err, exiting, out
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Dub video at catalog scale, lips included.")
 dub_app = typer.Typer(no_args_is_help=True, help="Dub one video or a catalog.")
-weights_app = typer.Typer(no_args_is_help=True, help="Bring in and check network weights.")
 app.add_typer(dub_app, name="dub")
 app.add_typer(weights_app, name="weights")
-
-out = Console()
-err = Console(stderr=True)
 
 Settings = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file, YAML or JSON.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, as compose.crf=20. Repeatable.")]
@@ -59,16 +53,6 @@ def settings(config: Path | None, overrides: list[str] | None, weights: str | No
     if weights:
         pairs["generate.weights"] = weights
     return load(config, pairs)
-
-
-@contextmanager
-def exiting() -> Iterator[None]:
-    """Turns what the operator must act on into one line and exit code 2."""
-    try:
-        yield
-    except (ConfigError, StoreError) as error:
-        err.print(f"[red]{type(error).__name__}[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(EXIT_CONFIG) from error
 
 
 @dub_app.command("one")
@@ -208,26 +192,6 @@ def print_plan(wanted: Manifest, probes: list[Probe]) -> None:
         f"{len(probes)} titles, {sum(p.segments for p in probes)} segments, {minutes:.2f} minutes to dub, "
         f"{len(wanted.rejected) + sum(len(p.problems) for p in probes)} problems"
     )
-
-
-@weights_app.command("import")
-def weights_import(
-    source: Annotated[Path, typer.Argument(help="A released generator checkpoint (.pth).")],
-    target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
-    licence: Annotated[str, typer.Option(help="Licence note to keep with the weights.")] = "",
-) -> None:
-    """Turn a released checkpoint into safetensors. Runs no code from the file."""
-    with exiting():
-        header = import_released(source, target, licence=licence)
-    out.print(f"{target}: {header}")
-
-
-@weights_app.command("verify")
-def weights_verify(path: Annotated[Path, typer.Argument(help="A safetensors file of this project.")]) -> None:
-    """Check that weights are whole and fit the network they say they are for."""
-    with exiting():
-        header = verify(path)
-    out.print(f"{path}: good. {header}")
 
 
 @app.command("doctor")

@@ -28,7 +28,8 @@ LAYERS = [  # what a line names may import only from the lines above it
     {"media", "storage"},
     {"faces", "models"},
     {"pipeline", "training", "evaluation", "synthetic"},
-    {"doctor"},
+    {"doctor", "terminal"},
+    {"cli_weights"},
     {"cli"},
     {"jobs"},
 ]

@@ -6,6 +6,8 @@ the same picture does not always give the same box, which every promise about se
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,16 @@ import torch
 from face_alignment.detection.blazeface import FaceDetector as BlazeFaceDetector
 from face_alignment.detection.sfd import FaceDetector as SFDDetector
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from talklip_ray.errors import WeightsError
 from talklip_ray.faces.detect import Faces, shrink
 
-S3FD = "s3fd-619a316812.pth from https://www.adrianbulat.com/downloads/python-fan/"
+S3FD = (
+    "s3fd-619a316812.pth from https://www.adrianbulat.com/downloads/python-fan/ (as it is, or through `talklip "
+    "weights import`)"
+)
 BLAZEFACE = "blazeface.pth and anchors.npy (or blazefaceback.pth and anchorsback.npy) from hollance/BlazeFace-PyTorch"
 ADVICE = "download {files} and give its path or URI as `locate.detector_weights`"
 
@@ -61,10 +68,30 @@ def build(name: str, weights: Path | None, *, side: int, min_score: float) -> Fa
 
 
 def _s3fd(weights: Path, min_score: float) -> Callable[[Any], Any]:
+    with weights.open("rb") as stream:
+        is_ours = stream.read(9)[8:] == b"{"  # safetensors: a length, then JSON
+    published = _as_published(weights) if is_ours else str(weights)
     found: Callable[[Any], Any] = SFDDetector(
-        "cpu", path_to_detector=str(weights), filter_threshold=min_score
+        "cpu", path_to_detector=published, filter_threshold=min_score
     ).detect_from_image
     return found
+
+
+def _as_published(weights: Path) -> io.BytesIO:
+    """What `talklip weights import` made of S3FD, in the form the library reads. WeightsError for other networks."""
+    with safe_open(weights, "pt") as file:
+        header = json.loads((file.metadata() or {}).get("talklip", "{}"))
+    kind = header.get("kind", "talklip") if isinstance(header, dict) else "unknown"
+    if kind != "s3fd":
+        raise WeightsError(
+            str(weights),
+            f"`s3fd` needs weights of kind s3fd, found {str(kind)[:80]}; import the detector's own with "
+            "`talklip weights import`",
+        )
+    published = io.BytesIO()
+    torch.save(load_file(weights), published)
+    published.seek(0)
+    return published
 
 
 def _blazeface(weights: Path, min_score: float) -> Callable[[Any], Any]:

@@ -6,6 +6,8 @@ Two voices, one per kind of listener:
     GLOBAL   25 steps a second, 104 values: 4 rows of 26 log filter-bank energies, each step
              normalised, as AV-HuBERT takes them
 
+And what SyncNet hears when it judges a dub: ``mfcc13``, 100 rows a second of 13 cepstra.
+
 Any slice equals the same rows of the whole file bit for bit: outside the file there are zeros, every row
 is computed from its own samples alone, and matrix products run over blocks of one fixed shape.
 
@@ -20,6 +22,7 @@ from functools import cache
 import librosa
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -42,6 +45,7 @@ STACK = 4
 _EMPHASIS = 0.97
 _HOP, _WINDOW = 200, 800
 _FRAME_HOP, _FRAME, _NFFT, _BANKS = 160, 400, 512, 26
+_CEPSTRA, _LIFTER = 13, 22
 _INT16 = 32768.0
 _BLOCK = 64
 
@@ -101,11 +105,21 @@ def logfbank(samples: NDArray[np.int16] | Floats) -> Floats:
     The defaults of python_speech_features.logfbank: 25 ms rectangular windows, 512-point spectrum, zeros to
     epsilon.
     """
-    total = num_frames(len(samples))
-    padded = np.zeros(1 + (total - 1) * _FRAME_HOP + _FRAME, np.float64)
-    kept = min(len(samples), len(padded) - 1)
-    padded[1 : 1 + kept] = samples[:kept]
-    return _log_energies(_emphasised(padded, -1, len(samples)), 0)
+    return _log_energies(_emphasised(_filled_up(samples, 0.0), -1, len(samples)), 0)
+
+
+def mfcc13(samples: NDArray[np.int16] | Floats, *, before: float = 0.0) -> Floats:
+    """Mel-frequency cepstra, a row each 10 ms: [T, 13]. Samples on the int16 scale.
+
+    The defaults of python_speech_features.mfcc: the first 13 of an orthonormal cosine transform of ``logfbank``'s
+    rows before rounding, liftered by 22, the first of them replaced by the log of the frame's energy. ``before`` is
+    the sample before the first, for a slice from the middle of a file; rows of whole frames are then the file's own.
+    """
+    power_TK = _power(_emphasised(_filled_up(samples, before), -1, len(samples)))
+    cepstra_TC = fft.dct(_log(_blockwise(power_TK, _bank_filters(), 0)), type=2, norm="ortho")[:, :_CEPSTRA]
+    cepstra_TC *= 1 + _LIFTER / 2 * np.sin(np.pi * np.arange(_CEPSTRA) / _LIFTER)
+    cepstra_TC[:, 0] = _log(power_TK.sum(axis=1))
+    return np.asarray(cepstra_TC, np.float32)
 
 
 def stack4(rows_TM: Floats) -> Floats:
@@ -139,13 +153,29 @@ def _log_mel(emphasised: Doubles, first_step: int) -> Floats:
     return np.clip(8.0 * (decibels_AM + 100.0) / 100.0 - 4.0, -4.0, 4.0).astype(np.float32)
 
 
+def _filled_up(samples: NDArray[np.int16] | Floats, before: float) -> Doubles:
+    """One sample of history, the samples, and zeros to the end of the last frame."""
+    total = num_frames(len(samples))
+    padded = np.zeros(1 + (total - 1) * _FRAME_HOP + _FRAME, np.float64)
+    kept = min(len(samples), len(padded) - 1)
+    padded[0], padded[1 : 1 + kept] = before, samples[:kept]
+    return padded
+
+
 def _log_energies(emphasised: Doubles, first_frame: int) -> Floats:
+    energies_TM = _blockwise(_power(emphasised), _bank_filters(), first_frame)
+    return _log(energies_TM).astype(np.float32)
+
+
+def _power(emphasised: Doubles) -> Doubles:
     frames_TN = np.lib.stride_tricks.sliding_window_view(emphasised, _FRAME)[::_FRAME_HOP]
     spectrum_TK = np.fft.rfft(frames_TN, _NFFT, axis=1)
-    power_TK = (spectrum_TK.real**2 + spectrum_TK.imag**2) / _NFFT
-    energies_TM = _blockwise(power_TK, _bank_filters(), first_frame)
-    energies_TM[energies_TM == 0] = np.finfo(np.float64).eps
-    return np.log(energies_TM).astype(np.float32)
+    return np.asarray((spectrum_TK.real**2 + spectrum_TK.imag**2) / _NFFT, np.float64)
+
+
+def _log(energies: Doubles) -> Doubles:
+    """Natural logarithm, zeros to epsilon."""
+    return np.asarray(np.log(np.where(energies == 0, np.finfo(np.float64).eps, energies)), np.float64)
 
 
 def _blockwise(rows_TK: Doubles, filters_KM: Doubles, first: int) -> Doubles:

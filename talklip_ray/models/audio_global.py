@@ -1,8 +1,8 @@
-"""Global listener: a whole utterance in, one embedding for each 40 ms out (AV-HuBERT base, audio path).
+"""Global listener: a whole utterance in, one embedding for each 40 ms out (AV-HuBERT's encoder).
 
-The network was trained on sound and lips together; without lips their half of the input is zeros.
+The network was trained on sound and lips together; whichever is missing, its half of the input is zeros.
 
-Shapes: B clips, A steps, F = 104 values a step, D = embedding, H heads.
+Shapes: B clips, A steps, F = 104 values a step, D = embedding, H heads of d values, Q queries, K keys.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class GlobalListenerConfig:
     """Chance that training leaves a whole block out."""
 
     def __post_init__(self) -> None:
+        sizes = self.width, self.hidden, self.heads, self.layers, self.position_kernel, self.position_groups
+        if min(sizes) < 1:
+            raise ConfigError("network.listener", f"every size must be positive, found {self}")
         if self.width % self.heads or self.width % self.position_groups:
             raise ConfigError(
                 "network.listener",
@@ -47,9 +50,13 @@ class GlobalListenerConfig:
 
 
 class GlobalListener(nn.Module):
-    """Audio rows to embeddings, each step hearing the whole clip."""
+    """Sound, lips or both to embeddings, each step knowing the whole clip.
 
-    def __init__(self, config: GlobalListenerConfig, features: int = 104) -> None:
+    ``front_gradient`` multiplies what flows back into the audio front end and into whoever saw the lips;
+    0 cuts both off.
+    """
+
+    def __init__(self, config: GlobalListenerConfig, features: int = 104, front_gradient: float = 1.0) -> None:
         super().__init__()
         width = config.width
         self.audio = nn.Linear(features, width)
@@ -60,10 +67,19 @@ class GlobalListener(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         self.layer_drop = config.layer_drop
+        self.front_gradient = front_gradient
 
-    def forward(self, rows_BAF: Tensor, padding_BA: Tensor | None = None) -> Tensor:
-        """Embeddings B x A x D. ``padding_BA`` is True where a clip has ended; nobody listens there."""
-        x_BAD = self.dropout(self.front(rows_BAF))
+    def forward(
+        self,
+        rows_BAF: Tensor | None,
+        padding_BA: Tensor | None = None,
+        lips_BAD: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings B x A x D. ``padding_BA`` is True where a clip has ended; nobody listens there.
+
+        ValueError if there is neither sound nor lips, or if they differ in length.
+        """
+        x_BAD = self.dropout(self.front(rows_BAF, lips_BAD))
         if padding_BA is not None:
             x_BAD = x_BAD.masked_fill(padding_BA[:, :, None], 0.0)
         x_BAD = self.dropout(x_BAD + self.position(x_BAD))
@@ -74,12 +90,29 @@ class GlobalListener(nn.Module):
         out_BAD: Tensor = self.norm(x_BAD)
         return out_BAD
 
-    def front(self, rows_BAF: Tensor) -> Tensor:
-        """Rows to width D, next to zeros for the lips nobody showed, then joined into one."""
-        audio_BAD = self.audio(rows_BAF)
-        both = torch.cat((audio_BAD, torch.zeros_like(audio_BAD)), dim=2)
-        joined_BAD: Tensor = self.joint(self.joint_norm(both))
+    def front(self, rows_BAF: Tensor | None, lips_BAD: Tensor | None = None) -> Tensor:
+        """Sound at width D next to lips at width D, zeros for what is missing, then joined into one."""
+        audio_BAD = None if rows_BAF is None else self.audio(rows_BAF)
+        present = [half for half in (audio_BAD, lips_BAD) if half is not None]
+        if not present or present[0].shape != present[-1].shape:
+            raise ValueError(f"sound, lips or both of one length, found {[tuple(half.shape) for half in present]}")
+        halves = [
+            torch.zeros_like(present[0]) if half is None else scaled_gradient(half, self.front_gradient)
+            for half in (audio_BAD, lips_BAD)
+        ]
+        joined_BAD: Tensor = self.joint(self.joint_norm(torch.cat(halves, dim=2)))
         return joined_BAD
+
+
+def scaled_gradient(x: Tensor, factor: float) -> Tensor:
+    """``x`` itself, with ``factor`` times the gradient behind it."""
+    if factor == 1 or not x.requires_grad:
+        return x
+    if factor == 0:
+        return x.detach()
+    x = x.view_as(x)  # the caller's tensor keeps its own gradient
+    x.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
+    return x
 
 
 class PositionalConv(nn.Module):
@@ -130,19 +163,40 @@ class Block(nn.Module):
         return x_BAD + y_BAD
 
     def attend(self, x_BAD: Tensor, heard_B11A: Tensor | None) -> Tensor:
-        def split(y_BAD: Tensor) -> Tensor:
-            num_clips, num_steps, width = y_BAD.shape
-            return y_BAD.view(num_clips, num_steps, self.heads, width // self.heads).transpose(1, 2)
-
-        mixed_BHAd = F.scaled_dot_product_attention(
-            split(self.query(x_BAD)),
-            split(self.key(x_BAD)),
-            split(self.value(x_BAD)),
-            attn_mask=heard_B11A,
-            dropout_p=self.attention_dropout if self.training else 0.0,
+        mixed_BAD = attention(
+            split_heads(self.query(x_BAD), self.heads),
+            split_heads(self.key(x_BAD), self.heads),
+            split_heads(self.value(x_BAD), self.heads),
+            heard_B11A,
+            self.attention_dropout if self.training else 0.0,
         )
-        out_BAD: Tensor = self.mix(mixed_BHAd.transpose(1, 2).flatten(2))
+        out_BAD: Tensor = self.mix(mixed_BAD)
         return out_BAD
+
+
+def split_heads(x_BAD: Tensor, heads: int) -> Tensor:
+    """B x A x D to B x H x A x d."""
+    num_clips, num_steps, width = x_BAD.shape
+    return x_BAD.view(num_clips, num_steps, heads, width // heads).transpose(1, 2)
+
+
+def attention(
+    query_BHQd: Tensor,
+    key_BHKd: Tensor,
+    value_BHKd: Tensor,
+    seen: Tensor | None,
+    dropout: float = 0.0,
+    *,
+    causal: bool = False,
+) -> Tensor:
+    """Values mixed for each query, B x Q x D.
+
+    ``seen`` is True where a query may look; instead of it, ``causal`` lets each look at itself and before.
+    """
+    mixed_BHQd = F.scaled_dot_product_attention(
+        query_BHQd, key_BHKd, value_BHKd, attn_mask=seen, dropout_p=dropout, is_causal=causal
+    )
+    return mixed_BHQd.transpose(1, 2).flatten(2)
 
 
 def window_of(step: int, num_steps: int) -> int:

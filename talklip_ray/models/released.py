@@ -1,252 +1,216 @@
-"""The layout of the released checkpoints, and a reader for them that runs nothing.
-
-TalkLip and Wav2Lip publish their generators as pickles: ``{"state_dict": ..., "optimizer": ..., ...}``.
-Only plain tensors and containers are rebuilt; a pickle that names any other class or function is refused
-before it is called. One table says what each tensor is called there and here, and is read both ways.
-"""
+"""What a checkpoint that others published is: which network, of which sizes. Told by its tensors' names and shapes."""
 
 from __future__ import annotations
 
-import pickle
-import pickletools
 import re
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import IO
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from talklip_ray.errors import WeightsError
 from talklip_ray.models.audio_global import GlobalListenerConfig
-from talklip_ray.models.talklip import NetworkConfig, Variant
+from talklip_ray.models.critic import CriticConfig
+from talklip_ray.models.kinds import AnyConfig, Kind, layout
+from talklip_ray.models.lip_reader import LipReaderConfig, expert_base, observer_large
+from talklip_ray.models.names import HEAD, LEFTOVERS, from_released, leftover_shapes, to_released
+from talklip_ray.models.syncnet import AUDIO, LIPS, SyncNetConfig
+from talklip_ray.models.talklip import MelPlacement, NetworkConfig, Variant, released
 
 Tensors = dict[str, Tensor]
 
-_EXPERT = "audio_encoder.w2v_model"
-NAMES = (
-    # released                                        here; # stands for a number, kept
-    ("face_encoder_blocks.#.#.conv_block.0", "video_encoder.levels.#.#.conv"),
-    ("face_encoder_blocks.#.#.conv_block.1", "video_encoder.levels.#.#.norm"),
-    ("face_decoder_blocks.#.#.conv_block.0", "generator.blocks.#.#.conv"),
-    ("face_decoder_blocks.#.#.conv_block.1", "generator.blocks.#.#.norm"),
-    ("output_block.0.conv_block.0", "generator.output.0.conv"),
-    ("output_block.0.conv_block.1", "generator.output.0.norm"),
-    ("output_block.1", "generator.output.1"),
-    ("audio_map", "audio_map"),
-    ("audio_encoder.#.conv_block.0", "local_listener.layers.#.conv"),
-    ("audio_encoder.#.conv_block.1", "local_listener.layers.#.norm"),
-    (f"{_EXPERT}.feature_extractor_audio.proj", "global_listener.audio"),
-    (f"{_EXPERT}.layer_norm", "global_listener.joint_norm"),
-    (f"{_EXPERT}.post_extract_proj", "global_listener.joint"),
-    (f"{_EXPERT}.encoder.pos_conv.0.weight_g", "global_listener.position.length"),
-    (f"{_EXPERT}.encoder.pos_conv.0.weight_v", "global_listener.position.direction"),
-    (f"{_EXPERT}.encoder.pos_conv.0", "global_listener.position"),
-    (f"{_EXPERT}.encoder.layers.#.self_attn.q_proj", "global_listener.blocks.#.query"),
-    (f"{_EXPERT}.encoder.layers.#.self_attn.k_proj", "global_listener.blocks.#.key"),
-    (f"{_EXPERT}.encoder.layers.#.self_attn.v_proj", "global_listener.blocks.#.value"),
-    (f"{_EXPERT}.encoder.layers.#.self_attn.out_proj", "global_listener.blocks.#.mix"),
-    (f"{_EXPERT}.encoder.layers.#.self_attn_layer_norm", "global_listener.blocks.#.attention_norm"),
-    (f"{_EXPERT}.encoder.layers.#.final_layer_norm", "global_listener.blocks.#.norm"),
-    (f"{_EXPERT}.encoder.layers.#.fc1", "global_listener.blocks.#.widen"),
-    (f"{_EXPERT}.encoder.layers.#.fc2", "global_listener.blocks.#.narrow"),
-    (f"{_EXPERT}.encoder.layer_norm", "global_listener.norm"),
-)
+LAYOUTS: dict[str, tuple[Kind, AnyConfig]] = {
+    "TalkLip generator": (Kind.TALKLIP, released("gc")),
+    "Wav2Lip generator": (Kind.TALKLIP, released("l")),
+    "TalkLip discriminator": (Kind.CRITIC, CriticConfig()),
+    "AV-HuBERT seq2seq expert (base)": (Kind.LIP_READER, expert_base()),
+    "AV-HuBERT seq2seq expert (large)": (Kind.LIP_READER, observer_large()),
+    "SyncNet v2": (Kind.SYNCNET, SyncNetConfig()),
+    "S3FD": (Kind.S3FD, None),
+}
+"""What is published, at the sizes it is published in."""
 
-LEFTOVERS = re.compile(
-    rf"{re.escape(_EXPERT)}\.(mask_emb|label_embs_concat|feature_extractor_video\..*)|sync_net\.Linearaudio\..*"
-)
-"""What dubbing has no use for: masking and cluster labels of pre-training, the front end for lips that are
-never shown, and the contrastive head, which only training looks at.
-"""
-
-_LEAF = r"((?:\.(?:weight|bias|running_mean|running_var|num_batches_tracked))?)"
-_MAX_PICKLE = 64 << 20
-_MAX_OPCODES = 2_000_000
-_LEGACY_PICKLES = 5
-"""Torch's older format is so many pickles one after the other, then bare numbers."""
+_MARKS = {  # tensors that only this kind has
+    Kind.TALKLIP: ("face_encoder_blocks.0.0.conv_block.0.weight", "face_decoder_blocks.0.0.conv_block.0.weight"),
+    Kind.CRITIC: ("face_encoder_blocks.0.0.conv_block.0.weight", "binary_pred.0.weight"),
+    Kind.LIP_READER: ("encoder.w2v_model.post_extract_proj.weight", "decoder.embed_tokens.weight"),
+    Kind.SYNCNET: ("netcnnaud.0.weight", "netcnnlip.0.weight"),
+    Kind.S3FD: ("conv3_3_norm.weight", "conv3_3_norm_mbox_conf.weight"),
+}
+_WRAPPERS = ("state_dict", "model")
 _HEAD = 64
-"""Width of an attention head wherever AV-HuBERT's sizes are known; the checkpoint does not say."""
+"""Width of an attention head wherever AV-HuBERT's sizes are known and the checkpoint does not say."""
+_DECODER_HEADS = {768: 4, 1024: 8}
+"""Heads of the published decoders, by width."""
 
 
-def from_released(name: str) -> str | None:
-    """Our name of a released tensor; None if we have no such tensor."""
-    return _rename(name, NAMES)
-
-
-def to_released(name: str) -> str | None:
-    """The released name of one of our tensors; None if it has none."""
-    return _rename(name, tuple((ours, theirs) for theirs, ours in NAMES))
-
-
-def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
-    for before, template in table:
-        pattern = re.escape(before).replace(r"\#", r"(\d+)") + _LEAF
-        if found := re.fullmatch(pattern, name):
-            (*numbers, leaf), after = found.groups(), template
-            for number in numbers:
-                after = after.replace("#", number, 1)
-            return after + leaf
-    return None
-
-
-def split(state: Mapping[str, Tensor]) -> tuple[Tensors, tuple[str, ...]]:
-    """Released tensors under our names, and the names of leftovers knowingly dropped.
-
-    A tensor that is neither keeps its name, so that the comparison with the network reports it.
-    """
-    bare = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    kept = {from_released(name) or name: t for name, t in bare.items() if not LEFTOVERS.fullmatch(name)}
-    return kept, tuple(name for name in bare if LEFTOVERS.fullmatch(name))
-
-
-def infer_config(tensors: Mapping[str, Tensor], variant: Variant | None, where: str) -> NetworkConfig:
-    """Sizes from the tensors' own shapes. Raises WeightsError where they are not a generator's at all."""
-
-    def outputs(name: str, axis: int = 0) -> int:
-        if name not in tensors or tensors[name].ndim <= axis:
-            raise WeightsError(
-                where,
-                f"a TalkLip or Wav2Lip generator has `{to_released(name)}`, found {len(tensors)} others; "
-                "give its generator, not its discriminator, the lip-reading expert or SyncNet",
-            )
-        return int(tensors[name].shape[axis])
-
-    is_local = "local_listener.layers.0.conv.weight" in tensors
-    found: Variant = variant or ("l" if is_local else "gc")
-    if is_local != found.startswith("l"):
-        kind = "local" if is_local else "global"
-        raise WeightsError(where, f"variant {found} needs another listener, this file has a {kind} one")
-    upscaled = [outputs(f"generator.blocks.{level}.0.conv.weight", 1) for level in range(1, 7)]
-    sizes = {
-        "encoder_widths": tuple(outputs(f"video_encoder.levels.{n}.0.conv.weight") for n in range(7)),
-        "decoder_widths": (outputs("generator.blocks.0.0.conv.weight"), *upscaled),
-        "output_width": outputs("generator.output.0.conv.weight"),
-        "embedding": outputs("generator.blocks.0.0.conv.weight", 1),
-    }
-    if is_local:
-        widths = tuple(outputs(f"local_listener.layers.{n}.conv.weight") for n in (0, 3, 6, 9, 12))
-        return NetworkConfig(variant=found, local_widths=widths, mel_placement="wav2lip", **sizes)  # type: ignore[arg-type]
-    width = outputs("global_listener.audio.weight")
-    listener = GlobalListenerConfig(
-        width=width,
-        hidden=outputs("global_listener.blocks.0.widen.weight"),
-        heads=max(1, width // _HEAD),
-        layers=sum(bool(re.fullmatch(r"global_listener\.blocks\.\d+\.widen\.weight", name)) for name in tensors),
-        position_kernel=outputs("global_listener.position.direction", 2),
-        position_groups=max(1, width // max(1, outputs("global_listener.position.direction", 1))),
-    )
-    return NetworkConfig(variant=found, listener=listener, **sizes)  # type: ignore[arg-type]
-
-
-def read_pickle(path: Path) -> Tensors:
-    """The state dict of a .pth file, whole or inside ``{"state_dict": ...}``; runs nothing of it.
-
-    Raises WeightsError naming what the pickle wanted to call, or what else is wrong.
-    """
-    is_zip = _check_size(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except (
-        pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError,
-        OverflowError, AssertionError, MemoryError, OSError,
-    ) as error:  # fmt: skip
-        if wanted := forbidden_globals(path, is_zip):
-            raise WeightsError(
-                str(path),
-                f"weights must be tensors only, this pickle would call {_quoted(wanted)}; it was not run. "
-                "Do not trust where this file came from",
-            ) from error
-        raise WeightsError(
-            str(path),
-            f"must be a checkpoint that torch.save wrote, reading it failed with {type(error).__name__}; "
-            "download it again and compare its size and digest with the publisher's",
-        ) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    return _checked(state, str(path))
-
-
-def _quoted(names: list[str], most: int = 5) -> str:
-    return ", ".join(f"`{name}`" for name in names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _check_size(path: Path) -> bool:
-    """Whether the file is a zip archive; refuses one that would unpack into more than it is."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return False
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
-        raise WeightsError(str(path), f"must be a readable checkpoint file: {error}") from error
-    pickled = sum(e.file_size for e in entries if e.filename.endswith(".pkl"))
-    if sum(e.file_size for e in entries) > path.stat().st_size or pickled > _MAX_PICKLE:
-        raise WeightsError(
-            str(path),
-            f"a checkpoint's entries must fit its {path.stat().st_size} bytes, uncompressed, and its pickle "
-            f"{_MAX_PICKLE}; found {sum(e.file_size for e in entries)} and {pickled}",
-        )
-    return True
-
-
-def _checked(state: object, where: str) -> Tensors:
+def state_of(loaded: object, where: str) -> Tensors:
+    """The state dict of a checkpoint, bare or wrapped, under bare names. Raises WeightsError if it holds none."""
+    state = loaded
+    if isinstance(loaded, dict):
+        state = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
     if not isinstance(state, dict) or not state:
         raise WeightsError(where, f"must hold a state dict of named tensors, found {type(state).__name__}")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             found = type(tensor).__name__
-            raise WeightsError(where, f"a state dict maps names to tensors, found {found} at {name!r}")
+            raise WeightsError(where, f"a state dict maps names to tensors, found {found} at {str(name)[:80]!r}")
         dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
         if not dense or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             raise WeightsError(where, f"tensors must hold all their values, `{name}` {tuple(tensor.shape)} does not")
-    return dict(state)
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def forbidden_globals(path: Path, is_zip: bool) -> list[str]:
-    """What a pickle would import beyond torch's own tensors and OrderedDict, by reading its opcodes only.
+def recognise(state: Mapping[str, Tensor], where: str) -> Kind:
+    """Which kind of network these tensors, under their published names, are. WeightsError names the nearest one."""
+    for kind, marks in _MARKS.items():
+        if all(mark in state for mark in marks):
+            return kind
+    shared = {title: _shared(state, *entry) for title, entry in LAYOUTS.items()}
+    nearest = max(shared, key=lambda title: shared[title][0] / shared[title][1])
+    count, size = shared[nearest]
+    like = f"the nearest is {nearest}, {count} of whose {size} tensor names are here" if count else "none is near"
+    first = ", ".join(f"`{name[:80]}`" for name in list(state)[:2])
+    raise WeightsError(
+        where,
+        f"must be one of {', '.join(LAYOUTS)}; found {len(state)} tensors that are none of them ({first}, ...): {like}",
+    )
 
-    For the message: what keeps the pickle from running is ``weights_only``, not this list.
+
+def split(state: Mapping[str, Tensor], kind: Kind = Kind.TALKLIP) -> tuple[Tensors, tuple[str, ...]]:
+    """Published tensors under our names, and the names of leftovers knowingly dropped.
+
+    A tensor that is neither keeps its name, so that the comparison with the network reports it.
     """
-    found: set[str] = set()
-    with suppress(ValueError, OSError, StopIteration, LookupError, zipfile.BadZipFile, RuntimeError):
-        if is_zip:
-            with zipfile.ZipFile(path) as archive:
-                pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-                with archive.open(pickled) as stream:
-                    found.update(_globals(stream))
-            return sorted(found)
-        with path.open("rb") as stream:
-            for _ in range(_LEGACY_PICKLES):
-                found.update(_globals(stream))
-    return sorted(found)
+    spare = LEFTOVERS.get(kind, re.compile(r"(?!)"))
+    kept = {from_released(name, kind) or name: t for name, t in state.items() if not spare.fullmatch(name)}
+    return kept, tuple(name for name in state if spare.fullmatch(name))
 
 
-def _globals(stream: IO[bytes]) -> Iterator[str]:
-    """Names that one pickle imports. Strings are followed through the memo, which is all STACK_GLOBAL
-    needs.
+def infer_config(
+    tensors: Mapping[str, Tensor],
+    kind: Kind,
+    where: str,
+    *,
+    variant: Variant | None = None,
+    mel_placement: MelPlacement | None = None,
+    settings: Mapping[str, float] | None = None,
+) -> AnyConfig:
+    """Sizes from the tensors' own shapes, and what those do not say from ``settings``, as fairseq names them.
+
+    Raises WeightsError where they are not this kind's at all.
     """
-    strings: list[str] = []
-    memo: dict[int, str] = {}
-    for count, (opcode, value, _) in enumerate(pickletools.genops(stream)):
-        if count > _MAX_OPCODES:
-            return
-        name = ""
-        if "UNICODE" in opcode.name or "STRING" in opcode.name:
-            strings.append(str(value))
-        elif opcode.name == "MEMOIZE":
-            memo[len(memo)] = strings[-1] if strings else ""
-        elif opcode.name in ("BINPUT", "LONG_BINPUT", "PUT") and isinstance(value, int):
-            memo[value] = strings[-1] if strings else ""
-        elif opcode.name in ("BINGET", "LONG_BINGET", "GET") and isinstance(value, int):
-            strings.append(memo.get(value, ""))
-        elif opcode.name in ("GLOBAL", "INST"):
-            name = str(value).replace(" ", ".")
-        elif opcode.name == "STACK_GLOBAL":
-            name = ".".join(strings[-2:])
-        if name and name != "collections.OrderedDict" and not name.startswith("torch."):
-            yield name
+    sizes = Sizes(tensors, kind, where)
+    if kind is Kind.TALKLIP:
+        return _generator(sizes, variant, mel_placement)
+    if kind is Kind.CRITIC:
+        return CriticConfig(widths=tuple(sizes.of(f"levels.{level}.0.weight") for level in range(7)))
+    if kind is Kind.LIP_READER:
+        return _reader(sizes, settings or {})
+    if kind is Kind.SYNCNET:
+        return SyncNetConfig(
+            audio_widths=sizes.sequence("audio_layers", len(AUDIO)),
+            lip_widths=sizes.sequence("lip_layers", len(LIPS)),
+            hidden=sizes.of("audio_head.0.weight"),
+            embedding=sizes.of("audio_head.3.weight"),
+        )
+    return None
+
+
+class Sizes:
+    """Reads sizes off tensors, under our names."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], kind: Kind, where: str) -> None:
+        self.tensors, self.kind, self.where = tensors, kind, where
+
+    def of(self, name: str, axis: int = 0) -> int:
+        """One side of a tensor that must be there."""
+        if name not in self.tensors or self.tensors[name].ndim <= axis:
+            theirs = to_released(name, self.kind)
+            count = len(self.tensors)
+            raise WeightsError(
+                self.where, f"must have `{theirs}` with {axis + 1} axes or more, not among the {count} tensors"
+            )
+        return int(self.tensors[name].shape[axis])
+
+    def count(self, name: str) -> int:
+        """How many tensors have this name with a number where # stands."""
+        pattern = re.compile(re.escape(name).replace(r"\#", r"\d+"))
+        return sum(bool(pattern.fullmatch(found)) for found in self.tensors)
+
+    def sequence(self, name: str, length: int) -> tuple[int, ...]:
+        """Widths of the convolutions in a sequence that has other layers too: they have more than one axis."""
+        found = [
+            (int(number[1]), int(tensor.shape[0]))
+            for tensor_name, tensor in self.tensors.items()
+            if (number := re.fullmatch(rf"{name}\.(\d{{1,3}})\.weight", tensor_name)) and tensor.ndim > 1
+        ]
+        if len(found) != length:
+            raise WeightsError(self.where, f"`{name}` must have {length} convolutions, found {len(found)}")
+        return tuple(width for _, width in sorted(found))
+
+    def listener(self, name: str, settings: Mapping[str, float]) -> GlobalListenerConfig:
+        width = self.of(f"{name}.audio.weight")
+        return GlobalListenerConfig(
+            width=width,
+            hidden=self.of(f"{name}.blocks.0.widen.weight"),
+            heads=int(settings.get("encoder_attention_heads", max(1, width // _HEAD))),
+            layers=self.count(f"{name}.blocks.#.widen.weight"),
+            position_kernel=self.of(f"{name}.position.direction", 2),
+            position_groups=max(1, width // max(1, self.of(f"{name}.position.direction", 1))),
+        )
+
+
+def _generator(sizes: Sizes, variant: Variant | None, mel_placement: MelPlacement | None) -> NetworkConfig:
+    is_local = "local_listener.layers.0.conv.weight" in sizes.tensors
+    has_head = f"{HEAD}.weight" in sizes.tensors
+    found: Variant = variant or ("l" if is_local else "g")
+    if variant is None and has_head:
+        found = "lc" if is_local else "gc"
+    if is_local != found.startswith("l"):
+        listener = "local" if is_local else "global"
+        raise WeightsError(sizes.where, f"variant {found} needs another listener, this file has a {listener} one")
+    if found.endswith("c") and not has_head:
+        raise WeightsError(
+            sizes.where,
+            f"variant {found} keeps the contrastive head, `sync_net.Linearaudio`, which this file does not have; "
+            f"import it as variant {found[0]}",
+        )
+    upscaled = [sizes.of(f"generator.blocks.{level}.0.conv.weight", 1) for level in range(1, 7)]
+    known: dict[str, Any] = {
+        "variant": found,
+        "encoder_widths": tuple(sizes.of(f"video_encoder.levels.{n}.0.conv.weight") for n in range(7)),
+        "decoder_widths": (sizes.of("generator.blocks.0.0.conv.weight"), *upscaled),
+        "output_width": sizes.of("generator.output.0.conv.weight"),
+        "embedding": sizes.of("generator.blocks.0.0.conv.weight", 1),
+    }
+    if found.endswith("c"):
+        known["contrast_width"] = sizes.of(f"{HEAD}.weight")
+    if is_local:
+        known["local_widths"] = tuple(sizes.of(f"local_listener.layers.{n}.conv.weight") for n in (0, 3, 6, 9, 12))
+        return NetworkConfig(mel_placement=mel_placement or "wav2lip", **known)
+    return NetworkConfig(listener=sizes.listener("global_listener", {}), **known)
+
+
+def _reader(sizes: Sizes, settings: Mapping[str, float]) -> LipReaderConfig:
+    listener = sizes.listener("listener", settings)
+    trunk = (sizes.of(f"lips.trunk.stage{stage}.0.conv1.weight") for stage in range(1, 5))
+    heads = settings.get("decoder_attention_heads", _DECODER_HEADS.get(listener.width, 4))
+    return LipReaderConfig(
+        listener=listener,
+        trunk_widths=(sizes.of("lips.stem.conv.weight"), *trunk),
+        vocabulary=sizes.of("decoder.embed.weight"),
+        decoder_layers=sizes.count("decoder.blocks.#.widen.weight"),
+        decoder_hidden=sizes.of("decoder.blocks.0.widen.weight"),
+        decoder_heads=int(heads),
+        front_gradient=float(settings.get("feature_grad_mult", LipReaderConfig().front_gradient)),
+    )
+
+
+def _shared(state: Mapping[str, Tensor], kind: Kind, config: AnyConfig) -> tuple[int, int]:
+    """How many of a published layout's names a state dict has, and how many there are."""
+    names = {to_released(name, kind) for name in layout(kind, config)}
+    if not (isinstance(config, NetworkConfig) and config.variant == "l"):
+        names |= leftover_shapes(kind).keys()
+    return len(names & state.keys()), len(names)

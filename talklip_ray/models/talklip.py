@@ -9,7 +9,7 @@ whether training adds a contrastive term (c). Wav2Lip's generator is variant l a
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import FEATURES, Voice
 from talklip_ray.models.audio_global import GlobalListener, GlobalListenerConfig
 from talklip_ray.models.audio_local import WINDOW, LocalListener
+from talklip_ray.models.contrastive import ContrastiveHead
 from talklip_ray.models.generator import Generator
 from talklip_ray.models.video_encoder import LEVELS, VideoEncoder
 
@@ -54,6 +55,8 @@ class NetworkConfig:
     """Sizes of the global listener."""
     mel_placement: MelPlacement = "centered"
     """Where the local listener's window lies about its frame."""
+    contrast_width: int = 768
+    """Width of the lip-reading expert's rows, which the contrastive head of lc and gc meets."""
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS or self.mel_placement not in MEL_OFFSET:
@@ -73,7 +76,7 @@ class NetworkConfig:
             self.embedding,
         )
         listener = self.listener
-        sizes += (listener.width, listener.hidden, listener.heads, listener.position_kernel)
+        sizes += (listener.width, listener.hidden, listener.heads, listener.position_kernel, self.contrast_width)
         if min(sizes) < 1 or max(sizes) > _MAX_WIDTH or not 1 <= listener.layers <= _MAX_LAYERS:
             raise ConfigError("network", f"sizes must be 1 to {_MAX_WIDTH} and layers 1 to {_MAX_LAYERS}, found {self}")
         if self.voice is Voice.LOCAL and self.local_widths[-1] != self.embedding:
@@ -89,8 +92,13 @@ class NetworkConfig:
 
     @property
     def contrastive(self) -> bool:
-        """Whether training adds the contrastive term. The network itself is the same."""
+        """Whether training adds the contrastive term. Only then is there a head for it; dubbing does not use it."""
         return self.variant.endswith("c")
+
+    @property
+    def heard_width(self) -> int:
+        """D of a row that ``TalkLip.listen`` gives."""
+        return self.embedding if self.voice is Voice.LOCAL else self.listener.width
 
     @property
     def mel_offset(self) -> int:
@@ -119,7 +127,16 @@ def small(variant: Variant = "l", *, mel_placement: MelPlacement = "centered") -
         local_widths=(8, 16, 32, 64, 128),
         listener=GlobalListenerConfig(width=192, hidden=768, heads=3, layers=2),
         mel_placement=mel_placement,
+        contrast_width=128,
     )
+
+
+class Painted(NamedTuple):
+    """What a training step gets from one look at the network."""
+
+    patches_N3SS: Tensor
+    anchors_ND: Tensor | None
+    """Unit rows of the contrastive head; None for variants l and g."""
 
 
 class TalkLip(nn.Module):
@@ -135,6 +152,10 @@ class TalkLip(nn.Module):
             self.global_listener = GlobalListener(config.listener, FEATURES[Voice.GLOBAL])
             self.audio_map = nn.Linear(config.listener.width, config.embedding)
         self.generator = Generator(config.embedding, config.decoder_widths, config.encoder_widths, config.output_width)
+        self.listener_learns = True
+        """False: training passes no gradient into the listener, and keeps nothing for one."""
+        if config.contrastive:
+            self.contrast = ContrastiveHead(config.heard_width, config.contrast_width)
 
     def forward(
         self,
@@ -142,16 +163,18 @@ class TalkLip(nn.Module):
         voice: Tensor,
         picked_N: Tensor | None = None,
         padding_BA: Tensor | None = None,
-    ) -> Tensor:
-        """Pictures N x 3 x S x S, BGR in 0 .. 1.
+    ) -> Painted:
+        """Pictures N x 3 x S x S, BGR in 0 .. 1, and what the contrastive head makes of what was heard.
 
         ``voice``: local windows N x 1 x 80 x 16, or global rows B x A x 104 of which ``picked_N`` names the
         row (clip x A + step) of each picture. ``padding_BA``: see GlobalListener.
         """
-        heard_ND = self.listen(voice, padding_BA)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.listener_learns):
+            heard_ND = self.listen(voice, padding_BA)
         if picked_N is not None:
             heard_ND = heard_ND[picked_N]
-        return self.repaint(faces_N6SS, heard_ND)
+        anchors_ND = self.contrast(heard_ND) if self.config.contrastive else None
+        return Painted(self.repaint(faces_N6SS, heard_ND), anchors_ND)
 
     def listen(self, voice: Tensor, padding_BA: Tensor | None = None) -> Tensor:
         """One row for each window or step: N x D, or (B A) x D before the audio map."""

@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from talklip_ray.synthetic.clips import ClipSpec, Truth, write_clip, write_dub
-from talklip_ray.synthetic.portrait import Portrait
+from talklip_ray.synthetic.clips import Truth, write_clip, write_dub
+from talklip_ray.synthetic.looks import ClipSpec, talking_spec
+from talklip_ray.synthetic.portrait import the_portrait
 from talklip_ray.synthetic.sentences import training_utterances
 from talklip_ray.synthetic.speech import Speech, Utterance, speak
 
@@ -129,19 +128,6 @@ def make_talking(folder: Path, count: int, seed: int) -> Path:
     return _manifest(folder, rows)
 
 
-def talking_spec(seed: int) -> ClipSpec:
-    """How a training clip looks: place and size of the face, light, mirroring and compression all vary."""
-    chance = np.random.default_rng(seed)
-    return ClipSpec(
-        size=(320, 320),
-        seed=seed,
-        face=float(chance.uniform(0.38, 0.6)),
-        center=(float(chance.uniform(0.45, 0.55)), float(chance.uniform(0.42, 0.52))),
-        flip=bool(chance.integers(2)),
-        crf=int(chance.integers(16, 26)),
-    )
-
-
 def truth_path(media: Path) -> Path:
     return media.with_name(f"{media.name}.truth.json")
 
@@ -165,12 +151,7 @@ def _one_thread() -> None:
 
 def _write_clip(clip: Clip) -> Truth:
     path, speech, spec = clip
-    return write_clip(path, speech, spec, _portrait())
-
-
-@cache
-def _portrait() -> Portrait:
-    return Portrait()
+    return write_clip(path, speech, spec, the_portrait())
 
 
 def truths(manifest: Path) -> Iterator[tuple[str, str, Truth]]:

@@ -10,6 +10,7 @@ Shapes: a frame is H x W x 3 uint8 RGB; the canvas is CANVAS pixels square.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 import cv2
@@ -83,16 +84,38 @@ class Portrait:
 
     def render(self, opening: float, spread: float, look: Look, size: tuple[int, int]) -> Image:
         """One frame of ``size`` (width, height)."""
+        return self.render_part(opening, spread, look, size, (0, 0, *size))
+
+    def render_part(
+        self, opening: float, spread: float, look: Look, size: tuple[int, int], box_4: tuple[int, int, int, int]
+    ) -> Image:
+        """The pixels of one frame of ``size`` that lie in a box (x0, y0, x1, y1) of it, and no others' work.
+
+        Where the box does not start at 0, interpolation may round a pixel the other way than the whole frame does.
+        """
+        x0, y0, x1, y1 = box_4
+        if look.flip:
+            x0, x1 = size[0] - x1, size[0] - x0
+        matrix_23 = look.matrix_23 - np.array([[0, 0, x0], [0, 0, y0]], np.float32)
         canvas: Image = self._photo.copy()
-        self._open_mouth(canvas, opening, spread)
+        self._open_mouth(canvas, opening, spread, self._last_row(matrix_23, x1 - x0, y1 - y0))
         if look.blink > 0:
             self._shut_eyes(canvas, look.blink)
-        frame = cv2.warpAffine(canvas, look.matrix_23, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        part_HWC = cv2.warpAffine(
+            canvas, matrix_23, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
         if look.gain != 1.0 or look.slope:
-            light = look.gain * (1 + look.slope * np.linspace(-0.5, 0.5, size[0], dtype=np.float32))
-            table = np.ascontiguousarray(np.broadcast_to(light[None, :, None], frame.shape))
-            frame = cv2.multiply(frame, table, dtype=cv2.CV_8U)
-        return np.ascontiguousarray(frame[:, ::-1] if look.flip else frame, np.uint8)
+            light = look.gain * (1 + look.slope * np.linspace(-0.5, 0.5, size[0], dtype=np.float32)[x0:x1])
+            table = np.ascontiguousarray(np.broadcast_to(light[None, :, None], part_HWC.shape))
+            part_HWC = cv2.multiply(part_HWC, table, dtype=cv2.CV_8U)
+        return np.ascontiguousarray(part_HWC[:, ::-1] if look.flip else part_HWC, np.uint8)
+
+    def _last_row(self, matrix_23: Floats, width: int, height: int) -> int:
+        """Up to where the canvas is seen in a picture of this size, mirrored edges and the whole mouth included."""
+        corners_24 = np.array([[0, width, 0, width], [0, 0, height, height]])
+        inverse_23 = cv2.invertAffineTransform(matrix_23)
+        rows = inverse_23[1, :2] @ corners_24 + inverse_23[1, 2]
+        return int(max(np.abs(rows).max(), self.lips(1.0)[1] + 8)) + 3
 
     def lips(self, opening: float) -> tuple[float, float]:
         """Rows of the upper and the lower lip's inner edge at the mouth's middle, canvas pixels."""
@@ -100,9 +123,11 @@ class Portrait:
         seam = float(self._seam[at])
         return seam - LIFT * self.height * opening, seam + DROP * self.height * opening
 
-    def _open_mouth(self, canvas: Image, opening: float, spread: float) -> None:
-        xs, region = self._xs[self._columns], (self._rows, self._columns)
-        ys = np.arange(CANVAS, dtype=np.float32)[self._rows, None]
+    def _open_mouth(self, canvas: Image, opening: float, spread: float, last: int) -> None:
+        """On the canvas, down to row ``last``."""
+        rows = slice(self._rows.start, min(self._rows.stop, last))
+        xs, region = self._xs[self._columns], (rows, self._columns)
+        ys = np.arange(CANVAS, dtype=np.float32)[rows, None]
         near = np.exp(-(((xs - self.middle) / (2.2 * self._half)) ** 2))
         source_xs = self.middle + (xs - self.middle) * (1 - 0.12 * spread * near)
 
@@ -156,6 +181,12 @@ class Portrait:
             map_y = np.where(ys < edge, high - reach + share * (reach - 2), ys).astype(np.float32)
             map_x = np.broadcast_to(xs, map_y.shape).astype(np.float32)
             canvas[y0:y1, x0:x1] = cv2.remap(self._photo, map_x, map_y, cv2.INTER_LINEAR)
+
+
+@cache
+def the_portrait() -> Portrait:
+    """One for this process: it does not change."""
+    return Portrait()
 
 
 def _smooth(curve: NDArray[np.floating]) -> Floats:

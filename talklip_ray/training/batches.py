@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -18,8 +18,11 @@ from talklip_ray.media.features import STEPS_PER_SECOND, Voice
 from talklip_ray.media.timeline import floor_step
 from talklip_ray.models.inputs import VoiceSpan, face_input, mel_windows, picture
 from talklip_ray.models.talklip import NetworkConfig
+from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.training.config import DataConfig
+from talklip_ray.training.losses import draw_negatives
 from talklip_ray.training.reading import Sample
+from talklip_ray.training.spoken import Spoken, spoken
 from talklip_ray.training.windows import Draw, Window, choose_windows, draws
 
 T = TypeVar("T")
@@ -37,6 +40,10 @@ class Batch:
     """Global: row (clip x A + step) of each frame."""
     padding_BA: Tensor | None = None
     """Global: True where a clip has ended."""
+    spoken: Spoken | None = None
+    """The clips around the frames, where the expert is to watch."""
+    negatives_NK: Tensor | None = None
+    """Where contrast is trained: other frames that each frame's voice is set against."""
 
     @property
     def num_frames(self) -> int:
@@ -52,6 +59,8 @@ class Batch:
             voice=self.voice.to(device),
             picked_N=_to(self.picked_N, device),
             padding_BA=_to(self.padding_BA, device),
+            spoken=None if self.spoken is None else self.spoken.to(device),
+            negatives_NK=_to(self.negatives_NK, device),
         )
 
 
@@ -65,17 +74,36 @@ def train_batch(
     rank: int = 0,
     world: int = 1,
     numbers: Sequence[int] | None = None,
+    watched: Tokenizer | None = None,
 ) -> Batch:
     """The batch of one worker at one step, a function of its arguments and the rows alone.
 
     ``numbers`` are the rows to draw from (default all). A clip with too few usable frames gives its place to
-    the next one.
+    the next one. With ``watched``, the lip-reading expert's tokenizer, the batch brings the whole clips along.
     """
     rows = range(len(samples)) if numbers is None else numbers
     chosen: list[tuple[Sample, list[Window]]] = []
     for draw in draws(step, clips=data.clips, num_clips=len(rows), seed=seed, rank=rank, world=world):
         chosen.append(_take(samples, rows, draw, data))
-    return assemble(chosen, network)
+    batch = assemble(chosen, network)
+    return batch if watched is None else watch(batch, chosen, watched, seed=(seed, 2, step, rank))
+
+
+def watch(
+    batch: Batch, chosen: Sequence[tuple[Sample, list[Window]]], tokenizer: Tokenizer, *, seed: tuple[int, ...] = (0,)
+) -> Batch:
+    """The batch with its whole clips and, for each frame, other frames to tell it from."""
+    chance = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    return replace(
+        batch,
+        spoken=spoken(
+            [sample.piece.crops_TSSC for sample, _ in chosen],
+            [[frame for window in windows for frame in window.pose_frames] for _, windows in chosen],
+            [sample.piece.text for sample, _ in chosen],
+            tokenizer,
+        ),
+        negatives_NK=draw_negatives(batch.num_frames, chance),
+    )
 
 
 def valid_batches(

@@ -15,7 +15,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from talklip_ray.config import LocateConfig
 from talklip_ray.errors import ConfigError
+from talklip_ray.media.features import Voice
+from talklip_ray.models.critic import CriticConfig
+from talklip_ray.models.lip_reader import LipReaderConfig
+from talklip_ray.models.syncnet import SyncNetConfig
 from talklip_ray.models.talklip import NetworkConfig
+from talklip_ray.training.curriculum import CurriculumConfig, Phase
 from talklip_ray.training.losses import LossWeights
 
 
@@ -135,16 +140,16 @@ class KeepConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """A whole training run."""
+class RunSettings:
+    """What every training run has, whatever it trains."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
-    network: NetworkConfig
     steps: int
     seed: int = 0
-    losses: LossWeights = field(default_factory=LossWeights)
+    start: str = ""
+    """Path or URI of weights of the same network to go on from; "": from nothing."""
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -152,6 +157,10 @@ class TrainConfig:
     keep: KeepConfig = field(default_factory=KeepConfig)
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raises ConfigError for settings that cannot work together."""
         for ok, rule in (
             (self.steps > 0, f"`steps` must be positive, got {self.steps}"),
             (self.data.clips % self.workers.count == 0, _SLICES.format(self.data.clips, self.workers.count)),
@@ -168,8 +177,108 @@ class TrainConfig:
             (self.workers.gpus in (0, 1), f"`workers.gpus` must be 0 or 1, got {self.workers.gpus}"),
         ):
             if not ok:
-                raise ConfigError(f"recipe {self.name}", rule)
-        self.losses.check(f"recipe {self.name}")
+                raise ConfigError(self.where, rule)
+
+    @property
+    def where(self) -> str:
+        return f"recipe {self.name}"
+
+    @property
+    def voice(self) -> Voice | None:
+        """The audio features it needs of its rows."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(RunSettings):
+    """Trains a generator: the network that dubs."""
+
+    network: NetworkConfig
+    losses: LossWeights = field(default_factory=LossWeights)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    """Sizes of the critic; there is one where ``losses.critic`` is not 0."""
+    expert: str = ""
+    """Path or URI of a lip reader's weights (``talklip weights import``, or a reader trained here). Lip reading and
+    contrast need it, and the global listener starts as its listener where the sizes agree.
+    """
+    listener_layers: int = 3
+    """How many upper layers of a listener that came from the expert learn in phase ``tune_listener`` and after."""
+    released_discriminator_leak: bool = False
+    """As the released code: the gradient that the perceptual loss leaves in the critic is added to the critic's own.
+    Only to reproduce published numbers; plain engine only.
+    """
+
+    def check(self) -> None:
+        RunSettings.check(self)
+        self.losses.check(self.where)
+        self.curriculum.check(self.where)
+        reads = self.losses.lip or self.losses.contrast
+        for ok, rule in (
+            (
+                not self.losses.contrast or self.network.contrastive,
+                f"`losses.contrast` needs `network.variant` lc or gc, got {self.network.variant}",
+            ),
+            (
+                not reads or not (self.data.flip or self.data.brightness),
+                "`data.flip` and `data.brightness` change single windows and must be 0 where the expert watches "
+                "whole clips (`losses.lip`, `losses.contrast`)",
+            ),
+            (
+                not self.released_discriminator_leak or self.engine.kind == EngineKind.PLAIN,
+                "`released_discriminator_leak` needs `engine.kind: plain`",
+            ),
+            (self.listener_layers >= 0, f"`listener_layers` must not be negative, got {self.listener_layers}"),
+        ):
+            if not ok:
+                raise ConfigError(self.where, rule)
+
+    @property
+    def voice(self) -> Voice | None:
+        return self.network.voice
+
+    @property
+    def watches(self) -> bool:
+        """Whether any phase needs the expert's eyes."""
+        asked = bool(self.losses.lip or self.losses.contrast)
+        return asked and Phase.READ_LIPS in self.curriculum.phases
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReaderTrainConfig(RunSettings):
+    """Trains a lip reader: video and text, sequence to sequence."""
+
+    network: LipReaderConfig
+    tokenizer: str = ""
+    """Path or URI of a SentencePiece model; "": one of ``network.vocabulary`` pieces is made from the texts."""
+    most_frames: int = 400
+    """Longer clips are left out: their text cannot be cut with them."""
+    shift: int = 4
+    """Largest random displacement of the 88 x 88 crop while training, in pixels."""
+    hearing: float = 0.0
+    """Share of the batches in which the reader hears the clips instead of seeing them. A generator's global listener
+    that starts as this reader's needs one that can hear (AV-HuBERT's pre-training sees to that).
+    """
+
+    def check(self) -> None:
+        RunSettings.check(self)
+        if not 0 <= self.hearing < 1:
+            raise ConfigError(self.where, f"`hearing` must be in [0, 1), got {self.hearing}")
+
+    @property
+    def voice(self) -> Voice | None:
+        return Voice.GLOBAL if self.hearing else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyncTrainConfig(RunSettings):
+    """Trains SyncNet: which of several shifted stretches of sound belongs to five frames."""
+
+    network: SyncNetConfig
+    most_shift: int = 15
+    """Wrong stretches begin up to this many frames away, either way."""
+    wrong: int = 8
+    """Wrong stretches set against each right one."""
 
 
 T = TypeVar("T")
@@ -190,13 +299,13 @@ def override(config: T, assignments: dict[str, str], where: str = "--set") -> T:
         raise ConfigError(where, "; ".join(_sentence(e) for e in error.errors())) from error
 
 
-def to_json(config: TrainConfig) -> str:
-    """The whole config as JSON; ``from_json`` gives an equal one back."""
-    return TypeAdapter(TrainConfig).dump_json(config).decode()
+def to_json(config: RunSettings) -> str:
+    """The whole config as JSON; ``from_json`` with its type gives an equal one back."""
+    return TypeAdapter(type(config)).dump_json(config).decode()
 
 
-def from_json(text: str) -> TrainConfig:
-    return TypeAdapter(TrainConfig).validate_json(text)
+def from_json(text: str, kind: type[T]) -> T:
+    return TypeAdapter(kind).validate_json(text)
 
 
 def _assign(raw: dict[str, Any], dotted: str, value: Any, where: str) -> None:

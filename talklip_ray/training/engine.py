@@ -27,7 +27,10 @@ class Engine(Protocol):
 
     network: nn.Module
 
-    def __call__(self, *inputs: Any) -> Tensor: ...
+    def __call__(self, *inputs: Any) -> Any: ...
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision the engine calls its network in, for what is computed beside it."""
 
     def backward(self, loss: Tensor) -> None: ...
 
@@ -69,12 +72,14 @@ class PlainEngine:
         self.clip_norm = optimizer.clip_norm
         self.device = device
         self.layout = _layout(config)
-        self.autocast = config.precision == Precision.BF16
+        self.bf16 = config.precision == Precision.BF16
 
-    def __call__(self, *inputs: Any) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            out: Tensor = self.network(*_laid_out(inputs, self.layout))
-        return out
+    def __call__(self, *inputs: Any) -> Any:
+        with self.autocast():
+            return self.network(*_laid_out(inputs, self.layout))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -116,6 +121,8 @@ class DeepSpeedEngine:
         # only inference uses its shared-memory collectives; compiling them on first use takes over a minute
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.zero3 = config.zero_stage == 3
+        self.device = device
+        self.bf16 = config.precision == Precision.BF16
         self.layout = _layout(config)
         self._deepspeed = deepspeed
         self.engine, self.optimizer, *_ = deepspeed.initialize(
@@ -127,9 +134,11 @@ class DeepSpeedEngine:
         self.engine.checkpoint_engine = _inert(self.engine.checkpoint_engine)
         self.network = self.engine.module
 
-    def __call__(self, *inputs: Any) -> Tensor:
-        out: Tensor = self.engine(*_laid_out(inputs, self.layout))
-        return out
+    def __call__(self, *inputs: Any) -> Any:
+        return self.engine(*_laid_out(inputs, self.layout))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)

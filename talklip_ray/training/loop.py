@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,15 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from talklip_ray.errors import TalklipError
 from talklip_ray.training import checkpointing
-from talklip_ray.training.batches import Batch, ahead, train_batch, valid_batches
-from talklip_ray.training.checkpointing import Place, Progress
-from talklip_ray.training.config import TrainConfig
-from talklip_ray.training.engine import Engine
-from talklip_ray.training.losses import Terms
-from talklip_ray.training.reading import Sample, hold_out
+from talklip_ray.training.batches import ahead
+from talklip_ray.training.checkpointing import Progress
+from talklip_ray.training.config import RunSettings
 from talklip_ray.training.schedule import learning_rate
-from talklip_ray.training.step import step, validate
+from talklip_ray.training.task import Place, Task
 
 Save = Callable[[Path], None]
 
@@ -40,10 +38,8 @@ class Report(Protocol):
 class Worker:
     """Everything one worker trains with."""
 
-    config: TrainConfig
-    engine: Engine
-    samples: Sequence[Sample]
-    ids: Sequence[str]
+    config: RunSettings
+    task: Task
     device: torch.device
     place: Place
     report: Report
@@ -55,43 +51,28 @@ class Worker:
 
 def run(worker: Worker, start: Progress) -> Progress:
     """Train from ``start`` to the end; the last report carries the final checkpoint."""
-    config = worker.config
-    train, valid = hold_out(worker.ids, config.data.hold_out)
-    if not train:
-        raise TalklipError(worker.data, f"`data.hold_out: {config.data.hold_out}` leaves no row to train on")
-    worker.engine.network.train()
-    progress, since, waited = start, time.monotonic(), 0.0
-    batches = ahead(_batches(worker, start.step, train))
+    config, task = worker.config, worker.task
+    for engine in task.engines.values():
+        engine.network.train()
+    progress = start if start.step else replace(start, standing=task.begin())
+    since, waited, terms = time.monotonic(), 0.0, dict[str, Tensor]()
+    batches = ahead(task.batches(start.step))
     while (share := _share(worker, progress)) < 1.0:
+        progress = replace(progress, standing=task.pace(progress.standing, progress.step))
+        if progress.standing is not None and progress.standing.over:
+            break
         asked = time.monotonic()
         batch = next(batches).to(worker.device)
         waited += time.monotonic() - asked
-        terms = step(worker.engine, batch, config.losses, learning_rate(config.optimizer, share))
+        terms = task.update(batch, progress.standing, learning_rate(config.optimizer, share))
         now = time.monotonic()
         progress = replace(progress, step=progress.step + 1, elapsed_s=progress.elapsed_s + now - asked)
         if progress.step % config.keep.report_every == 0:
-            progress = _checked(progress, terms)
-            spent = now - since
+            spent = time.monotonic() - since
             speed = {"steps_per_s": config.keep.report_every / spent, "data_wait": waited / spent}
-            _tell(worker, progress, valid, speed)
+            progress = _tell(worker, _checked(progress, terms), speed)
             since, waited = time.monotonic(), 0.0
-    progress = _checked(progress, terms) if progress.step > start.step else progress
-    return _finish(worker, progress, valid)
-
-
-def _batches(worker: Worker, first: int, numbers: Sequence[int]) -> Iterator[Batch]:
-    config, place = worker.config, worker.place
-    for at in range(first, config.steps):
-        yield train_batch(
-            worker.samples,
-            at,
-            config.network,
-            config.data,
-            seed=config.seed,
-            rank=place.rank,
-            world=place.world,
-            numbers=numbers,
-        )
+    return _finish(worker, _checked(progress, terms))
 
 
 def _share(worker: Worker, progress: Progress) -> float:
@@ -105,49 +86,54 @@ def _share(worker: Worker, progress: Progress) -> float:
     return float(share_1)
 
 
-def _checked(progress: Progress, terms: Terms) -> Progress:
-    l1 = terms.floats()["l1"]
-    if not math.isfinite(l1):
-        raise TalklipError(
-            f"step {progress.step}",
-            f"the loss must be a finite number, found {l1}; lower `optimizer.learning_rate`",
-        )
-    return replace(progress, l1=l1)
+def _checked(progress: Progress, terms: dict[str, Tensor]) -> Progress:
+    if not terms:
+        return progress
+    found = {name: float(term) for name, term in terms.items()}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise TalklipError(
+                f"step {progress.step}",
+                f"the loss must be a finite number, found {value} for `{name}`; lower `optimizer.learning_rate`",
+            )
+    return replace(progress, terms=found)
 
 
-def _tell(worker: Worker, progress: Progress, valid: Sequence[int], speed: dict[str, float]) -> None:
+def _tell(worker: Worker, progress: Progress, speed: dict[str, float]) -> Progress:
     keep = worker.config.keep
-    if valid and progress.step % keep.validate_every == 0:
-        progress = replace(progress, valid_l1=_validate(worker, valid))
+    if progress.step % keep.validate_every == 0:
+        progress = _validated(worker, progress)
     due = progress.step % keep.checkpoint_every == 0 and progress.step < worker.config.steps
     _say(worker, progress, speed, _saver(worker, progress) if due else None)
+    return progress
 
 
-def _finish(worker: Worker, progress: Progress, valid: Sequence[int]) -> Progress:
-    if valid:
-        progress = replace(progress, valid_l1=_validate(worker, valid))
+def _finish(worker: Worker, progress: Progress) -> Progress:
+    progress = replace(progress, valid=worker.task.validate())
     _say(worker, progress, {}, _saver(worker, progress))
     return progress
 
 
+def _validated(worker: Worker, progress: Progress) -> Progress:
+    """Every worker validates the same rows, so that all come to the same standing."""
+    found = worker.task.validate()
+    if not found:
+        return progress
+    return replace(progress, valid=found, standing=worker.task.judge(progress.standing, found, progress.step))
+
+
 def _say(worker: Worker, progress: Progress, speed: dict[str, float], save: Save | None) -> None:
-    metrics = {"step": progress.step, "elapsed_s": progress.elapsed_s, "l1": progress.l1, **speed}
-    if progress.valid_l1 is not None:
-        metrics["valid_l1"] = progress.valid_l1
+    metrics: dict[str, float] = {"step": progress.step, "elapsed_s": progress.elapsed_s, **progress.terms, **speed}
+    metrics |= {f"valid_{name}": value for name, value in progress.valid.items()}
     worker.report(metrics, save)
 
 
 def _saver(worker: Worker, progress: Progress) -> Save:
     return partial(
         checkpointing.save,
-        engine=worker.engine,
+        task=worker.task,
         progress=progress,
         config=worker.config,
         place=worker.place,
         data=worker.data,
     )
-
-
-def _validate(worker: Worker, numbers: Sequence[int]) -> float:
-    batches = valid_batches(worker.samples, numbers, worker.config.network)
-    return validate(worker.engine, (batch.to(worker.device) for batch in batches))

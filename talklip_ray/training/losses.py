@@ -1,22 +1,35 @@
-"""Losses as pure functions. Terms stay unweighted until ``LossWeights`` adds them up in one line.
+"""Losses as pure functions, and the weights that add them up. Terms stay unweighted until then.
 
-Shapes: N frames of a batch, C = 3, S crop side.
+The objective is the paper's (section 3.4 and supplement) with the released code's weights and reductions:
+
+    lip * L_lip + critic * L_perc + (1 - lip - critic) * L1 + contrast * L_cont
+
+Shapes: N frames of a batch, C = 3, S crop side, B clips, L text positions, V vocabulary, D embedding,
+K negatives.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import torch
 import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor
 
 from talklip_ray.errors import ConfigError
 
+SMOOTHING = 0.1
+"""Share of a token's probability that lip reading is asked to spread over the whole vocabulary."""
+TEMPERATURE = 0.07
+MOST_NEGATIVES = 100
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossWeights:
-    """What each term counts for. Reconstruction takes whatever lip reading and the critic leave."""
+    """What each term counts for. Reconstruction takes whatever lip reading and the critic leave, in every phase:
+    the released code does not give it back where a phase leaves the lip terms out.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -29,26 +42,99 @@ class LossWeights:
         return 1.0 - self.lip - self.critic
 
     def total(self, terms: Terms) -> Tensor:
-        """What is differentiated: a scalar."""
-        return self.reconstruction * terms.l1
+        """What is differentiated: a scalar. Terms that were not computed count nothing."""
+        total = self.reconstruction * terms.l1
+        for weight, term in ((self.lip, terms.lip), (self.critic, terms.critic), (self.contrast, terms.contrast)):
+            if term is not None:
+                total = total + weight * term
+        return total
 
     def check(self, where: str) -> None:
-        """Raises ConfigError for terms this version cannot compute."""
-        asked = [name for name in ("lip", "critic", "contrast") if getattr(self, name)]
-        if asked:
-            raise ConfigError(where, f"only the L1 term can be trained yet; set `losses.{asked[0]}` to 0")
+        """Raises ConfigError for weights that mean nothing."""
+        for name in ("lip", "critic", "contrast"):
+            if getattr(self, name) < 0:
+                raise ConfigError(where, f"`losses.{name}` must not be negative, found {getattr(self, name)}")
+        if self.reconstruction <= 0:
+            raise ConfigError(
+                where,
+                f"`losses.lip` and `losses.critic` must leave something to reconstruction: together under 1, "
+                f"found {self.lip + self.critic:g}",
+            )
+
+
+RELEASED = LossWeights(lip=1e-5, critic=0.07, contrast=1e-3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
-    """The unweighted terms of one step, scalars."""
+    """The unweighted terms of one step, scalars; None where a term was not asked for."""
 
     l1: Tensor
+    lip: Tensor | None = None
+    """Summed over tokens and clips."""
+    critic: Tensor | None = None
+    contrast: Tensor | None = None
+    critic_real: Tensor | None = None
+    critic_fake: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: term.detach() for name, term in found.items() if term is not None}
 
     def floats(self) -> dict[str, float]:
-        return {"l1": float(self.l1.detach())}
+        return {name: float(term) for name, term in self.tensors().items()}
 
 
 def reconstruction(patches_NCSS: Tensor, targets_NCSS: Tensor) -> Tensor:
     """Mean absolute difference over all pixels of the whole patch, both in 0..1."""
     return F.l1_loss(patches_NCSS.float(), targets_NCSS.float())
+
+
+def genuine(logits_N: Tensor) -> Tensor:
+    """How far the critic is from taking these pictures for real ones: mean of -log p. The perceptual loss where they
+    are painted, half of the critic's own where they are not.
+    """
+    return F.softplus(-logits_N.float()).mean()
+
+
+def forged(logits_N: Tensor) -> Tensor:
+    """How far the critic is from telling that these pictures are painted: mean of -log(1 - p)."""
+    return F.softplus(logits_N.float()).mean()
+
+
+def reading(logits_BLV: Tensor, targets_BL: Tensor, *, pad: int, smoothing: float = SMOOTHING) -> Tensor:
+    """Label-smoothed cross entropy of a text, natural log, summed over tokens and clips; ``pad`` counts nothing.
+
+    A token's own share is 1 - e - e/(V-1) and every token's, its own included, e/(V-1): as fairseq has it.
+    """
+    log_p_BLV = torch.log_softmax(logits_BLV.float(), dim=-1)
+    counted_BL = targets_BL != pad
+    own_BL = log_p_BLV.gather(2, targets_BL[:, :, None])[:, :, 0]
+    each = smoothing / (log_p_BLV.shape[-1] - 1)
+    loss_BL = -(1.0 - smoothing - each) * own_BL - each * log_p_BLV.sum(-1)
+    return torch.where(counted_BL, loss_BL, 0.0).sum()
+
+
+def draw_negatives(num: int, generator: torch.Generator | None = None) -> Tensor:
+    """For each of ``num`` rows, min(100, num // 2) different other rows, N x K."""
+    most = min(MOST_NEGATIVES, num // 2)
+    order_NK = torch.rand(num, max(num - 1, 0), generator=generator).argsort(dim=1)[:, :most]
+    return others(order_NK)
+
+
+def others(drawn_NK: Tensor) -> Tensor:
+    """Draws of 0 .. N-2 as numbers of rows other than one's own: from that one on, one further."""
+    own_N1 = torch.arange(len(drawn_NK), device=drawn_NK.device)[:, None]
+    return drawn_NK + (drawn_NK >= own_N1)
+
+
+def contrast(anchors_ND: Tensor, expert_ND: Tensor, negatives_NK: Tensor) -> Tensor:
+    """How hard it is to tell which lips go with what was heard: mean of -log softmax at the true pair.
+
+    ``anchors_ND`` are unit rows of the contrastive head, ``expert_ND`` what the expert makes of the same frames.
+    ``negatives_NK`` names rows of the anchors: the released code sets voice against voice, not against lips.
+    """
+    anchors_ND, lips_ND = anchors_ND.float(), F.normalize(expert_ND.float(), dim=1)
+    candidates_NKD = torch.cat((lips_ND[:, None], anchors_ND[negatives_NK]), dim=1)
+    similar_NK = (candidates_NKD @ anchors_ND[:, :, None])[:, :, 0] / TEMPERATURE
+    return -torch.log_softmax(similar_NK, dim=1)[:, 0].mean()

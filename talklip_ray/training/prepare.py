@@ -50,7 +50,8 @@ def prepare(row: Talking, config: PrepareConfig, store: Store, detector: Detecto
     etag = store.stat(row.video).etag
     with store.open(row.video, etag=etag) as video, store.open(row.audio or row.video) as audio:
         info, sound = probe_video(video, row.video), probe_audio(audio, row.audio or row.video)
-        for number, (start, stop) in enumerate(spans(info, config.piece_seconds)):
+        cuts = spans(info, config.piece_seconds)
+        for number, (start, stop) in enumerate(cuts):
             where = f"{row.id}, frames {start} to {stop}"
             if stop - start < config.min_frames:
                 yield NoUsePieceError(where, f"must have {config.min_frames} frames, found {stop - start}")
@@ -68,7 +69,7 @@ def prepare(row: Talking, config: PrepareConfig, store: Store, detector: Detecto
                 piece=number,
                 video=row.video,
                 source_digest=etag,
-                text=row.text,
+                text=row.text if len(cuts) == 1 else "",  # nobody knows which words are in which piece
                 start=start,
                 crops_TSSC=crops_TSSC,
                 boxes_T4=boxes_T4,

@@ -46,16 +46,26 @@ class _Place:
     row: int
 
 
-class Samples(Sequence[Sample]):
+class Rows(Sequence[Sample]):
+    """Training rows by number."""
+
+    ids: list[str]
+    """The clip each is a piece of."""
+    texts: list[str]
+    """What is said in each, "" where nobody knows."""
+
+
+class Samples(Rows):
     """All rows of the shards under a folder or prefix, in the order of their names.
 
     Raises ConfigError where there are none, or where a shard is damaged or of another schema version.
     """
 
-    def __init__(self, store: Store, folder: str, voice: Voice, cache_bytes: int) -> None:
+    def __init__(self, store: Store, folder: str, voice: Voice | None, cache_bytes: int) -> None:
         self.folder = folder
         self.voice = voice
-        self.ids: list[str] = []
+        self.ids = []
+        self.texts = []
         self._store = store
         self._places: list[_Place] = []
         self._cache: OrderedDict[int, Sample] = OrderedDict()
@@ -70,11 +80,12 @@ class Samples(Sequence[Sample]):
         with self._store.open(shard.uri, etag=shard.etag) as file:
             rows = open_shard(file, shard.uri)
             try:
-                ids = rows.read(columns=["id"]).column("id").to_pylist()
+                named = rows.read(columns=["id", "text"])
             except (pa.ArrowInvalid, OSError) as error:
                 raise ConfigError(shard.uri, f"a shard must be readable, not damaged: {error}") from error
-        self._places += [_Place(shard=shard, metadata=rows.metadata, row=row) for row in range(len(ids))]
-        self.ids += ids
+        self._places += [_Place(shard=shard, metadata=rows.metadata, row=row) for row in range(len(named))]
+        self.ids += named.column("id").to_pylist()
+        self.texts += named.column("text").to_pylist()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -99,8 +110,10 @@ class Samples(Sequence[Sample]):
             self._room += oldest.num_bytes
 
 
-def listen(piece: Piece, voice: Voice) -> VoiceSpan:
-    """Features of all the sound a piece carries, on its clip's own clock; silence around the clip."""
+def listen(piece: Piece, voice: Voice | None) -> VoiceSpan:
+    """Features of all the sound a piece carries, on its clip's own clock; silence around the clip. None: nothing."""
+    if voice is None:
+        return VoiceSpan(np.zeros((0, 0), np.float32), 0, 0)
     rate = STEPS_PER_SECOND[voice]
     first = max(0, -(-piece.first_sample * rate // SAMPLE_RATE))
     total = num_steps(voice, piece.num_samples)

@@ -30,16 +30,18 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
+from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.records import Failure
 from talklip_ray.storage.address import join
 from talklip_ray.storage.uri import open_store
 from talklip_ray.training import checkpointing
-from talklip_ray.training.checkpointing import NETWORK_FILE, Place, Progress
-from talklip_ray.training.config import PrepareConfig, TrainConfig, to_json
-from talklip_ray.training.engine import build_engine
+from talklip_ray.training.checkpointing import NETWORK_FILE, Progress
+from talklip_ray.training.config import PrepareConfig, RunSettings, TrainConfig, to_json
 from talklip_ray.training.loop import Save, Worker, run
-from talklip_ray.training.reading import Samples
+from talklip_ray.training.reading import Samples, hold_out
 from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards, read_manifest
+from talklip_ray.training.task import Materials, Place
+from talklip_ray.training.tasks import build_task, fetched, preflight
 
 CPU_THREADS = "OMP_NUM_THREADS"
 DEAD_LETTERS = "dead_letters.jsonl"
@@ -51,7 +53,7 @@ _LISTEN_S = 1.0
 class Job:
     """A training run: what to train, on what, and where it keeps its checkpoints."""
 
-    config: TrainConfig
+    config: RunSettings
     data: str
     """Folder or prefix of the shards."""
     folder: str
@@ -87,12 +89,14 @@ def train(job: Job, out: str, tell: Tell = lambda metrics: None) -> Progress:
     ``tell`` is called with every report of worker 0, from another thread. Raises ConfigError for settings or
     data that cannot work, TalklipError when the run gave up.
     """
-    Samples(open_store(job.storage), job.data, job.config.network.voice, 0)  # unreadable data is found here
+    store = open_store(job.storage)
+    texts = Samples(store, job.data, None, 0).texts  # unreadable data is found here
+    tokenizer = preflight(job.config, store, texts)
     with cluster():
         _check_room(job.config)
         with _told(tell) as board:
             try:
-                result = _trainer(job, board).fit()
+                result = _trainer(job, board, tokenizer).fit()
             except ray.train.TrainingFailedError as error:
                 raise _explained(error, job.name) from error
     ended: Progress | None = getattr(result, "return_value", None)
@@ -103,14 +107,14 @@ def train(job: Job, out: str, tell: Tell = lambda metrics: None) -> Progress:
     return ended
 
 
-def _trainer(job: Job, board: Any) -> TorchTrainer:
+def _trainer(job: Job, board: Any, tokenizer: Tokenizer | None) -> TorchTrainer:
     workers = job.config.workers
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     environment = {CPU_THREADS: str(workers.cpus), "DS_ACCELERATOR": "cuda" if workers.gpus else "cpu"}
     folder = job.folder if "://" in job.folder else str(Path(job.folder).absolute())
     return TorchTrainer(
         _work,  # type: ignore[arg-type]
-        train_loop_config={"job": job, "board": board},
+        train_loop_config={"job": job, "board": board, "tokenizer": tokenizer},
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=bool(workers.gpus), resources_per_worker=resources
@@ -135,22 +139,31 @@ def _work(settings: dict[str, Any]) -> Progress:
     place = Place(rank=context.get_world_rank(), world=context.get_world_size())
     torch.set_num_threads(config.workers.cpus)
     device = ray.train.torch.get_device()
-    samples = Samples(open_store(job.storage), job.data, config.network.voice, config.data.cache_bytes)
-    torch.manual_seed(config.seed)
-    network = config.network.build()
+    store = open_store(job.storage)
+    samples = Samples(store, job.data, config.voice, config.data.cache_bytes)
+    train, valid = hold_out(samples.ids, config.data.hold_out)
+    if not train:
+        raise TalklipError(job.data, f"`data.hold_out: {config.data.hold_out}` leaves no row to train on")
+    materials = Materials(
+        samples=samples,
+        train=train,
+        valid=valid,
+        device=device,
+        place=place,
+        start=fetched(config.start, store),
+        expert=fetched(config.expert, store) if isinstance(config, TrainConfig) else None,
+        tokenizer=settings["tokenizer"],
+    )
+    task = build_task(config, materials)
     torch.manual_seed(config.seed + place.rank)
-    micro_batch = config.data.clips // place.world
-    engine = build_engine(network, config.engine, config.optimizer, device, micro_batch)
     start = Progress()
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
-            start = checkpointing.load(Path(folder), engine, config, place)
+            start = checkpointing.load(Path(folder), task, config, place)
     return run(
         Worker(
             config=config,
-            engine=engine,
-            samples=samples,
-            ids=samples.ids,
+            task=task,
             device=device,
             place=place,
             report=partial(_report, settings["board"] if place.rank == 0 else None),
@@ -218,7 +231,7 @@ def _explained(error: Exception, where: str) -> TalklipError:
     return TalklipError(where, f"training must not fail more often than `workers.max_failures` allows: {error}")
 
 
-def _check_room(config: TrainConfig) -> None:
+def _check_room(config: RunSettings) -> None:
     """Raises ConfigError where the cluster can never hold the workers: Ray would wait without a word."""
     there = ray.cluster_resources()  # type: ignore[no-untyped-call]
     workers = config.workers

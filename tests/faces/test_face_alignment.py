@@ -11,6 +11,7 @@ import pytest
 import torch
 from face_alignment.detection.blazeface.net_blazeface import BlazeFace
 from face_alignment.detection.sfd.net_s3fd import s3fd as S3FD
+from safetensors.torch import save_file
 
 from talklip_ray.errors import WeightsError
 from talklip_ray.faces.detect import build_detector
@@ -131,3 +132,28 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, name: str, monkey
     with pytest.raises(WeightsError, match=r"hostile\.pth"):
         build_detector(name, tmp_path / "hostile.pth", side=640, min_score=0.5)
     assert not (tmp_path / "intruder").exists()
+
+
+def imported(path: Path, state: dict[str, torch.Tensor], kind: str = "s3fd") -> Path:
+    """The file that `talklip weights import` makes of a detector's checkpoint, as far as the detector looks at it."""
+    save_file(state, path, metadata={"talklip": json.dumps({"format": 1, "kind": kind, "licence": "theirs"})})
+    return path
+
+
+def test_s3fd_takes_what_was_imported_and_finds_the_same_faces(tmp_path: Path) -> None:
+    published = s3fd_file(tmp_path / "s3fd.pth")
+    state = torch.load(published, weights_only=True)
+    ours = imported(tmp_path / "s3fd.safetensors", state)
+    faces, again = (build_detector("s3fd", path, side=640, min_score=0.5)(CORNER) for path in (published, ours))
+    assert len(faces.boxes_N4) >= 12
+    np.testing.assert_array_equal(again.boxes_N4, faces.boxes_N4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("critic", "needs weights of kind s3fd, found critic"), ("s3fd", "in loading state_dict for s3fd")],
+)
+def test_imported_weights_of_another_network_are_refused(tmp_path: Path, kind: str, says: str) -> None:
+    path = imported(tmp_path / "other.safetensors", {"weight": torch.zeros(3)}, kind)
+    with pytest.raises(WeightsError, match=says):
+        build_detector("s3fd", path, side=640, min_score=0.5)

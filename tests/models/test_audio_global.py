@@ -83,3 +83,5 @@ def test_training_drops_whole_blocks_and_dubbing_never() -> None:
 def test_sizes_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of heads"):
         GlobalListenerConfig(width=100, heads=3)
+    with pytest.raises(ConfigError, match="positive"):
+        GlobalListenerConfig(heads=0)

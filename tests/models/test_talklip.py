@@ -35,7 +35,8 @@ def test_a_preset_builds_the_same_class_at_its_size(preset: type, variant: Varia
     with torch.device("meta"):
         network = preset(variant).build()
     assert type(network) is TalkLip
-    size = sum(p.numel() for p in network.parameters())
+    head = sum(p.numel() for p in network.contrast.parameters()) if network.config.contrastive else 0
+    size = sum(p.numel() for p in network.parameters()) - head
     assert size == SIZES[preset.__name__, network.config.voice]
 
 
@@ -53,7 +54,7 @@ def test_every_input_reaches_the_picture(variant: Variant) -> None:
     given = inputs(variant)
     given["faces_N6SS"].requires_grad_()
     given["voice"].requires_grad_()
-    network(**given).sum().backward()
+    network(**given).patches_N3SS.sum().backward()
     face_grad = given["faces_N6SS"].grad
     assert face_grad is not None
     assert (face_grad.abs().amax(dim=(0, 2, 3)) > 0).all()  # pose and identity, all three colours of each
@@ -62,9 +63,33 @@ def test_every_input_reaches_the_picture(variant: Variant) -> None:
     assert voice_grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_contrastive_variants_give_a_unit_anchor_for_each_picture(variant: Variant) -> None:
+    network = small(variant).build().eval()
+    anchors = network(**inputs(variant)).anchors_ND
+    if not network.config.contrastive:
+        assert anchors is None
+        return
+    assert anchors is not None
+    assert anchors.shape == (3, network.config.contrast_width)
+    assert torch.allclose(anchors.norm(dim=1), torch.ones(3))
+
+
+def test_a_listener_that_does_not_learn_gets_no_gradient_and_hears_the_same() -> None:
+    network = small("gc").build().eval()
+    heard = network(**inputs("gc"))
+    network.listener_learns = False
+    deaf = network(**inputs("gc"))
+    assert torch.equal(heard.patches_N3SS, deaf.patches_N3SS)
+    (deaf.patches_N3SS.sum() + deaf.anchors_ND.sum()).backward()
+    assert all(p.grad is None for p in network.global_listener.parameters())
+    assert network.audio_map.weight.grad is not None
+    assert network.contrast.project.weight.grad is not None
+
+
 @pytest.mark.parametrize("variant", ["l", "g"])
 def test_pictures_are_colours_between_zero_and_one(variant: Variant) -> None:
-    pictures = small(variant).build().eval()(**inputs(variant))
+    pictures = small(variant).build().eval()(**inputs(variant)).patches_N3SS
     assert pictures.shape == (3, 3, 96, 96)
     assert 0 <= pictures.min() < pictures.max() <= 1
 
@@ -74,8 +99,8 @@ def test_each_picture_takes_the_step_picked_for_it() -> None:
     given = inputs("g")
     whole = network.listen(given["voice"])
     assert torch.equal(whole[given["picked_N"]][2], network.listen(given["voice"])[45])
-    picked = network(**given)
-    swapped = network(**given | {"picked_N": torch.tensor([4, 29, 4])})
+    picked = network(**given).patches_N3SS
+    swapped = network(**given | {"picked_N": torch.tensor([4, 29, 4])}).patches_N3SS
     assert torch.equal(picked[:2], swapped[:2])
     assert not torch.equal(picked[2], swapped[2])
 
@@ -87,7 +112,8 @@ def test_folding_the_norms_changes_no_picture(variant: Variant) -> None:
     fold_norms(folded)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     with torch.no_grad():
-        assert (network(**inputs(variant)) - folded(**inputs(variant))).abs().max() < 1e-5
+        here, there = (made(**inputs(variant)).patches_N3SS for made in (network, folded))
+        assert (here - there).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(("change", "says"), [

@@ -1,71 +1,54 @@
-"""Thin out the golden vectors to what the repository keeps, so that every network is checked everywhere.
+"""Thin out the golden files to what the repository keeps, so that every network is checked everywhere.
 
-python -m tests.parity.compact GOLDEN      writes tests/parity/data/ anew from a folder of golden vectors
+python -m tests.parity.compact GOLDEN      writes tests/parity/data/ anew from a folder of golden files
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-DATA = Path(__file__).parent / "data"
-FIGURES = DATA / "figures.npz"
-LAYOUTS = DATA / "layouts.json"
-INPUTS = ("k_wav2lip/mel",)
-"""Inputs no seed gives; kept whole."""
+from tests.parity.golden import HERE, STEP, Array, WholeFolder, layout_digest, released_layout, thinned
+from tests.parity.inputs import STORED
+from tests.parity.members.critic import BLURRED
 
-KEPT: dict[str, tuple[slice, ...]] = {
-    "a_audio_frontend/logfbank_2s": (slice(None, None, 16),),
-    "a_audio_frontend/logfbank_3p37s": (slice(None, None, 16),),
-    "a_audio_frontend/norm_2s": (slice(None, None, 8),),
-    "a_audio_frontend/norm_3p37s": (slice(3, None, 8),),
-    "a_audio_frontend/norm_zeros_0p5s": (slice(-2, None),),
-    "b_audio_encoder/encoder_out_TBC": (slice(None, None, 7), slice(None), slice(None, None, 12)),
-    "b_audio_encoder/single_clip_50_TBC": (slice(None, None, 7), slice(None), slice(None, None, 12)),
-    "b_audio_encoder/out_without_mask_BTC": (slice(None), slice(None, None, 7), slice(None, None, 12)),
-    "b_audio_encoder/post_extract_proj": (slice(None), slice(None, None, 3), slice(None, None, 8)),
-    "b_audio_encoder/pos_conv_out": (slice(None), slice(None, None, 3), slice(None, None, 8)),
-    "c_generator/out": (slice(None), slice(None), slice(None, None, 7), slice(None, None, 7)),
-    "c_generator/pre_sigmoid_first2": (slice(None), slice(None), slice(3, None, 9), slice(3, None, 9)),
-    "c_generator/audio_map": (slice(None), slice(None, None, 8)),
-    "c_generator/out_batchnorm_train_mode_first2": (slice(None), slice(None), *[slice(5, None, 9)] * 2),
-    "k_wav2lip/audio_embedding": (slice(None), slice(None, None, 8)),
-    "k_wav2lip/out": (slice(None), slice(None), slice(2, None, 7), slice(2, None, 7)),
-} | {f"c_generator/{block}_mean_std_per_channel": (slice(None), slice(None, None, 8)) for block in (
-    *(f"enc{n}" for n in range(7)), *(f"dec{n}" for n in range(7)))}  # fmt: skip
+LAYOUTS = "layouts.json"
+KINDS = (
+    "talklip_generator",
+    "wav2lip_generator",
+    "talklip_discriminator",
+    "avhubert_seq2seq_expert",
+    "syncnet_v2",
+    "s3fd",
+)
 
 
-def golden(folder: Path, member: str) -> np.ndarray:
-    file, name = member.split("/")
-    with np.load(folder / f"{file}.npz") as archive:
-        return np.asarray(archive[name])
-
-
-def layout_digest(tensors: Iterable[tuple[str, Iterable[int]]]) -> str:
-    """Names and shapes of a state dict, whatever their order."""
-    lines = sorted(f"{name} {list(shape)}" for name, shape in tensors)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def released_layout(folder: Path, kind: str) -> dict[str, list[int]]:
-    return {name: shape for name, shape, _ in json.loads((folder / f"{kind}.keys.json").read_text())["keys"]}
+def kept(golden: WholeFolder) -> tuple[dict[str, Array], dict[str, list[int]]]:
+    """Arrays to keep, and the whole shape of each that was thinned. The blurred pictures are too many bytes: of them
+    the first is kept, and of what comes of them.
+    """
+    arrays = {member: golden.figure(member) for member in golden.names() if not member.startswith(STEP)}
+    for member in BLURRED:
+        arrays[member] = arrays[member][:1]
+    shapes = {member: list(array.shape) for member, array in arrays.items() if member not in STORED}
+    return {m: thinned(array) if m in shapes else array for m, array in sorted(arrays.items())}, shapes
 
 
 def main(folder: Path) -> None:
-    DATA.mkdir(exist_ok=True)
-    figures = {member: golden(folder, member)[kept] for member, kept in KEPT.items()}
-    np.savez_compressed(FIGURES, **figures, **{member: golden(folder, member) for member in INPUTS})
-    layouts = {
-        kind: {"tensors": len(layout), "sha256": layout_digest(layout.items())}
-        for kind in ("talklip_generator", "wav2lip_generator")
-        for layout in [released_layout(folder, kind)]
+    HERE.mkdir(exist_ok=True)
+    arrays, shapes = kept(WholeFolder(folder))
+    np.savez_compressed(HERE / "figures.npz", **arrays)  # type: ignore[arg-type]
+    (HERE / "shapes.json").write_text(json.dumps(shapes, indent=0, sort_keys=True) + "\n")
+    shutil.copyfile(folder / STEP, HERE / STEP)
+    layouts = {kind: released_layout(folder, kind) for kind in KINDS}
+    digests = {
+        kind: {"tensors": len(layout), "sha256": layout_digest(layout.items())} for kind, layout in layouts.items()
     }
-    LAYOUTS.write_text(json.dumps(layouts, indent=1) + "\n")
+    (HERE / LAYOUTS).write_text(json.dumps(digests, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from talklip_ray.training.schedule import learning_rate
 def test_every_recipe_builds_is_called_what_it_says_and_survives_json(name):
     config = recipe(name)
     assert config.name == name
-    assert from_json(to_json(config)) == config
+    assert from_json(to_json(config), type(config)) == config
 
 
 def test_a_misspelt_recipe_is_answered_with_the_near_miss():
@@ -35,7 +35,9 @@ def test_settings_are_laid_over_a_recipe():
         ("engine.zero_stage", "5", "0 to 3, got 5"),
         ("workers.count", "3", "multiple of `workers.count`"),
         ("steps", "0", "must be positive"),
-        ("losses.lip", "1e-5", r"losses\.lip"),
+        ("losses.lip", "1e-5", r"`data.flip` and `data.brightness`"),
+        ("losses.contrast", "1e-3", r"`network.variant` lc or gc, got l"),
+        ("curriculum.phases", "[]", "at least one, each once, found none"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(key, value, words):

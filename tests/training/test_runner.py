@@ -72,7 +72,7 @@ def test_a_run_whose_worker_is_killed_ends_with_the_weights_of_one_left_alone(sh
     again = train(job(shards, tmp_path / "hit"), str(tmp_path / "hit.safetensors"))
     assert killed
     assert (ended.step, again.step) == (12, 12)
-    assert again.l1 == ended.l1
+    assert again.terms == ended.terms
     left, hit = (load_network(tmp_path / f"{name}.safetensors")[0].state_dict() for name in ("alone", "hit"))
     assert all(torch.equal(left[name], hit[name]) for name in left)
 

@@ -12,7 +12,7 @@ from talklip_ray.training.config import EngineConfig, EngineKind, OptimizerConfi
 from talklip_ray.training.engine import PlainEngine, build_engine
 from talklip_ray.training.losses import LossWeights, reconstruction
 from talklip_ray.training.reading import Sample, listen
-from talklip_ray.training.step import step, validate
+from talklip_ray.training.step import Cast, step, validate
 from talklip_ray.training.windows import Window
 
 CPU = torch.device("cpu")
@@ -48,22 +48,23 @@ def test_reconstruction_takes_what_lip_reading_and_the_critic_leave():
     assert LossWeights(lip=1e-5, critic=0.07).reconstruction == pytest.approx(0.92999)
 
 
-def test_a_term_that_cannot_be_trained_yet_is_refused_by_name():
+@pytest.mark.parametrize("weights", [LossWeights(critic=-0.1), LossWeights(lip=0.5, critic=0.5)])
+def test_weights_that_leave_nothing_to_reconstruct_or_are_negative_are_refused(weights):
     with pytest.raises(ConfigError, match=r"losses\.critic"):
-        LossWeights(critic=0.07).check("recipe x")
+        weights.check("recipe x")
 
 
 @pytest.mark.parametrize("precision", list(Precision))
 def test_a_few_steps_on_one_batch_bring_the_l1_down(batch_for, precision):
     engine, batch = plain(precision=precision), batch_for()
-    losses = [step(engine, batch, LossWeights(), 3e-3).floats()["l1"] for _ in range(40)]
+    losses = [step(Cast(generator=engine), batch, LossWeights(), 3e-3).floats()["l1"] for _ in range(40)]
     assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize(("variant", "listener"), [("l", "local_listener"), ("g", "global_listener")])
 def test_both_encoders_are_told_how_to_improve(batch_for, variant, listener):
     engine, batch = plain(variant), batch_for(variant)
-    terms = reconstruction(engine(*batch.inputs()), batch.targets_N3SS)
+    terms = reconstruction(engine(*batch.inputs()).patches_N3SS, batch.targets_N3SS)
     engine.backward(terms)
     for name in ("video_encoder", listener, "generator"):
         norms = [p.grad.norm() for p in getattr(engine.network, name).parameters() if p.grad is not None]
@@ -74,22 +75,22 @@ def test_both_encoders_are_told_how_to_improve(batch_for, variant, listener):
 def test_the_learning_rate_given_is_the_one_used(batch_for):
     engine, batch = plain(), batch_for()
     before = [p.clone() for p in engine.network.parameters()]
-    step(engine, batch, LossWeights(), 0.0)
+    step(Cast(generator=engine), batch, LossWeights(), 0.0)
     assert all(torch.equal(a, b) for a, b in zip(before, engine.network.parameters(), strict=True))
-    step(engine, batch, LossWeights(), 1e-3)
+    step(Cast(generator=engine), batch, LossWeights(), 1e-3)
     assert not all(torch.equal(a, b) for a, b in zip(before, engine.network.parameters(), strict=True))
 
 
 def test_gradients_are_cleared_between_steps(batch_for):
     """Without it the second of two equal steps would go twice as far as Adam's own momentum takes it."""
     engine, batch = plain(), batch_for()
-    step(engine, batch, LossWeights(), 1e-3)
+    step(Cast(generator=engine), batch, LossWeights(), 1e-3)
     assert all(p.grad is None for p in engine.network.parameters())
 
 
 def test_weights_scale_the_gradient_but_not_the_logged_terms(batch_for):
     batch = batch_for()
-    whole, half = (step(plain(), batch, weights, 0.0) for weights in (LossWeights(), LossWeights(critic=0.5)))
+    whole, half = (step(Cast(generator=plain()), batch, weights, 0.0) for weights in (LossWeights(), LossWeights(critic=0.5)))
     assert whole.floats() == half.floats()
     assert LossWeights(critic=0.5).total(half) == 0.5 * half.l1
 
@@ -105,10 +106,10 @@ def test_validation_counts_frames_and_leaves_the_network_training(batch_for):
 def test_an_engine_read_back_goes_on_where_it_was_saved(batch_for, tmp_path):
     batch = batch_for()
     engine, other = plain(), plain()
-    step(engine, batch, LossWeights(), 1e-3)
+    step(Cast(generator=engine), batch, LossWeights(), 1e-3)
     engine.save(tmp_path)
     other.load(tmp_path)
-    on = [step(e, batch, LossWeights(), 1e-3).floats() for e in (engine, other) for _ in range(2)]
+    on = [step(Cast(generator=e), batch, LossWeights(), 1e-3).floats() for e in (engine, other) for _ in range(2)]
     assert on[:2] == on[2:]
 
 
@@ -120,6 +121,6 @@ def test_clipping_bounds_the_update(batch_for):
         torch.manual_seed(0)
         engine = build_engine(small("l").build(), EngineConfig(kind=EngineKind.PLAIN), optimizer, CPU)
         before = torch.cat([p.detach().flatten() for p in engine.network.parameters()])
-        step(engine, batch, LossWeights(), 1.0)
+        step(Cast(generator=engine), batch, LossWeights(), 1.0)
         moved.append((torch.cat([p.detach().flatten() for p in engine.network.parameters()]) - before).norm())
     assert moved[0] < 0.5 * moved[1]

@@ -1,0 +1,134 @@
+"""The task of training a generator, against a critic and under the eyes of the lip-reading expert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from talklip_ray.errors import ConfigError
+from talklip_ray.media.features import Voice
+from talklip_ray.models.checkpoints import Header, load_network, load_reader, save_network
+from talklip_ray.models.lip_reader import LipReader
+from talklip_ray.models.talklip import TalkLip
+from talklip_ray.models.tokenizer import Tokenizer
+from talklip_ray.training import curriculum
+from talklip_ray.training.batches import Batch, train_batch, valid_batches
+from talklip_ray.training.config import TrainConfig
+from talklip_ray.training.curriculum import Phase, Standing
+from talklip_ray.training.engine import Engine, build_engine
+from talklip_ray.training.step import Cast, step, validate
+from talklip_ray.training.task import Materials
+
+
+class Dubbing:
+    """A Task: TalkLip as the paper trains it."""
+
+    def __init__(self, config: TrainConfig, materials: Materials) -> None:
+        self.config = config
+        self.materials = materials
+        expert, self.tokenizer = load_expert(config, materials.expert)
+        torch.manual_seed(config.seed)
+        network = config.network.build()
+        _take_listener(network, expert, config.listener_layers)
+        if materials.start is not None:
+            network.load_state_dict(load_network(materials.start)[0].state_dict())
+        self.adopted = expert is not None and hasattr(network, "global_listener")
+        micro_batch = config.data.clips // materials.place.world
+        build = [config.engine, config.optimizer, materials.device, micro_batch]
+        self.engines: dict[str, Engine] = {"generator": build_engine(network, *build)}  # type: ignore[arg-type]
+        if config.losses.critic:
+            self.engines["critic"] = build_engine(config.critic.build(), *build)  # type: ignore[arg-type]
+        watching = expert.to(materials.device) if expert is not None and config.watches else None
+        self.cast = Cast(generator=self.engines["generator"], critic=self.engines.get("critic"), expert=watching)
+
+    @property
+    def network(self) -> TalkLip:
+        network = self.cast.generator.network
+        assert isinstance(network, TalkLip)
+        return network
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        config, place = self.config, self.materials.place
+        for at in range(first, config.steps):
+            yield train_batch(
+                self.materials.samples,
+                at,
+                config.network,
+                config.data,
+                seed=config.seed,
+                rank=place.rank,
+                world=place.world,
+                numbers=self.materials.train,
+                watched=self.tokenizer if self.cast.expert is not None else None,
+            )
+
+    def begin(self) -> Standing:
+        return curriculum.begin(self.config.curriculum)
+
+    def pace(self, standing: Standing | None, step: int) -> Standing | None:
+        return standing and curriculum.pace(standing, self.config.curriculum, step)
+
+    def judge(self, standing: Standing | None, found: dict[str, float], step: int) -> Standing | None:
+        return standing and curriculum.judge(standing, self.config.curriculum, found["l1"], step)
+
+    def update(self, batch: Batch, standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
+        assert standing is not None
+        self.network.listener_learns = not self.adopted or standing.phase != Phase.RECONSTRUCT
+        cast = self.cast
+        if standing.phase != Phase.READ_LIPS:
+            cast = Cast(generator=cast.generator, critic=cast.critic)
+        leak = self.config.released_discriminator_leak
+        terms = step(cast, batch, self.config.losses, learning_rate, released_discriminator_leak=leak)
+        return terms.tensors()
+
+    def validate(self) -> dict[str, float]:
+        rows = self.materials
+        if not rows.valid:
+            return {}
+        batches = valid_batches(rows.samples, rows.valid, self.config.network)
+        return {"l1": validate(self.cast.generator, (batch.to(rows.device) for batch in batches))}
+
+    def save_product(self, path: Path, header: Header) -> None:
+        save_network(path, self.network, header)
+
+
+def load_expert(config: TrainConfig, weights: Path | None) -> tuple[LipReader | None, Tokenizer | None]:
+    """The expert, frozen, and its tokenizer; None where the settings name none.
+
+    Raises ConfigError where they need one or where it does not fit the network, WeightsError for a bad file.
+    """
+    if weights is None:
+        if config.watches:
+            raise ConfigError(
+                config.where,
+                "`losses.lip` and `losses.contrast` need the weights of a lip reader in `expert`, found none; give "
+                "them (`talklip weights import`, or jobs/train.py --recipe lip_reader) or set both to 0",
+            )
+        return None, None
+    expert, tokenizer, _ = load_reader(weights)
+    theirs, network = expert.config.listener, config.network
+    if config.losses.contrast and theirs.width != network.contrast_width:
+        raise ConfigError(
+            config.where,
+            f"`network.contrast_width` must be the width of the expert's rows, {theirs.width}, "
+            f"found {network.contrast_width}",
+        )
+    if network.voice is Voice.GLOBAL and network.listener != theirs:
+        raise ConfigError(
+            config.where,
+            f"`network.listener` must be the expert's, {theirs}, to start from it; found {network.listener}",
+        )
+    return expert.requires_grad_(False).eval(), tokenizer
+
+
+def _take_listener(network: TalkLip, expert: LipReader | None, layers: int) -> None:
+    """A global listener starts as the expert's, and only its upper ``layers`` will learn."""
+    if expert is None or not hasattr(network, "global_listener"):
+        return
+    network.global_listener.load_state_dict(expert.listener.state_dict())
+    network.global_listener.requires_grad_(False)
+    for block in network.global_listener.blocks[max(0, network.config.listener.layers - layers) :]:
+        block.requires_grad_(True)

@@ -1,0 +1,80 @@
+"""From settings to a task: what to fetch, what to check before any worker starts, and which class learns it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from talklip_ray.errors import ConfigError
+from talklip_ray.models.headers import read_header
+from talklip_ray.models.kinds import Kind
+from talklip_ray.models.tokenizer import Tokenizer, symbols_of, train_tokenizer
+from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.store import Store
+from talklip_ray.training.config import ReaderTrainConfig, RunSettings, SyncTrainConfig, TrainConfig
+from talklip_ray.training.dubbing import Dubbing, load_expert
+from talklip_ray.training.lipreading import LipReading
+from talklip_ray.training.syncing import Syncing
+from talklip_ray.training.task import Materials, Task
+
+
+def build_task(config: RunSettings, materials: Materials) -> Task:
+    """What a worker of ``config`` learns."""
+    match config:
+        case TrainConfig():
+            return Dubbing(config, materials)
+        case ReaderTrainConfig():
+            return LipReading(config, materials)
+        case SyncTrainConfig():
+            return Syncing(config, materials)
+    raise TypeError(f"no task for {type(config).__name__}")
+
+
+def fetched(uri: str, store: Store) -> Path | None:
+    """Weights on this machine; None where the settings name none."""
+    return fetch(store, uri, cache_folder()) if uri else None
+
+
+def preflight(config: RunSettings, store: Store, texts: Sequence[str]) -> Tokenizer | None:
+    """Raises ConfigError, StoreError or WeightsError for what no worker could start with. Returns the tokenizer of a
+    reader that starts from nothing.
+    """
+    start = fetched(config.start, store)
+    known = [text for text in texts if text.strip()]
+    match config:
+        case TrainConfig():
+            load_expert(config, fetched(config.expert, store))
+            check_start(config, start, Kind.TALKLIP)
+            if config.watches and config.losses.lip and not known:
+                raise ConfigError(
+                    config.where, "`losses.lip` needs rows with text, found none; give `text` in the manifest"
+                )
+        case ReaderTrainConfig():
+            if not known:
+                raise ConfigError(
+                    config.where, "a lip reader needs rows with text, found none; give `text` in the manifest"
+                )
+            check_start(config, start, Kind.LIP_READER)
+            if start is None:
+                return _tokenizer(config, store, known)
+        case SyncTrainConfig():
+            check_start(config, start, Kind.SYNCNET)
+    return None
+
+
+def check_start(config: TrainConfig | ReaderTrainConfig | SyncTrainConfig, start: Path | None, kind: Kind) -> None:
+    """Raises ConfigError unless weights to go on from are of the network that is to be trained."""
+    if start is None:
+        return
+    found = read_header(start, kind).network
+    if found != config.network:
+        raise ConfigError(config.where, f"`network` must be that of `start`, {found}; found {config.network}")
+
+
+def _tokenizer(config: ReaderTrainConfig, store: Store, texts: Sequence[str]) -> Tokenizer:
+    if not config.tokenizer:
+        return train_tokenizer(texts, config.network.vocabulary)
+    model = fetch(store, config.tokenizer, cache_folder()).read_bytes()
+    tokenizer = Tokenizer(model, symbols_of(model, config.tokenizer))
+    tokenizer.check(config.network.vocabulary, config.where)
+    return tokenizer
