@@ -171,12 +171,11 @@ def train_arm(args: argparse.Namespace) -> None:
 
 def _here(recipe: Any, args: argparse.Namespace) -> Any:
     """The recipe in this process, for so many steps."""
-    on_gpu = args.device != "cpu"
     return replace(
         recipe,
         steps=args.steps,
         seed=args.seed,
-        engine=EngineConfig(kind=EngineKind.PLAIN, precision=Precision.BF16 if on_gpu else Precision.FP32),
+        engine=EngineConfig(kind=EngineKind.PLAIN, precision=Precision.BF16, channels_last=True),
         optimizer=replace(recipe.optimizer, learning_rate=args.rate) if args.rate else recipe.optimizer,
         keep=KeepConfig(checkpoint_every=1 << 30, validate_every=1 << 30, report_every=max(1, args.steps // 10)),
     )

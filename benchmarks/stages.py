@@ -21,6 +21,7 @@ import torch
 
 from talklip_ray.config import DubConfig
 from talklip_ray.faces.compose import blend
+from talklip_ray.faces.crops import shrink
 from talklip_ray.faces.detect import build_detector
 from talklip_ray.media.audio import probe_audio, read_speech
 from talklip_ray.media.features import STEPS_PER_SECOND, features, num_steps, samples_for
@@ -37,7 +38,6 @@ from talklip_ray.media.video import (
 from talklip_ray.models.checkpoints import read_header
 from talklip_ray.models.inputs import VoiceSpan
 from talklip_ray.models.repaint import Repainter, choose_dtype
-from talklip_ray.pipeline.locate import shrink
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

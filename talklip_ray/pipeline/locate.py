@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 
+from talklip_ray.faces.crops import cut_crops
 from talklip_ray.faces.detect import build_detector
-from talklip_ray.faces.track import SpanTracker, needed
+from talklip_ray.faces.track import needed
 from talklip_ray.media.geometry import upright_size
-from talklip_ray.media.picture import Picture
 from talklip_ray.media.reading import read_pictures
 from talklip_ray.pipeline.run import Run
-from talklip_ray.records import Row, Segment, Verdict
+from talklip_ray.records import Row, Segment
 from talklip_ray.storage.artifacts import cache_folder, fetch
 from talklip_ray.storage.uri import open_store
 
@@ -40,21 +39,8 @@ class Locate:
             yield row | self._locate(Segment.from_json(row["segment"]))
 
     def _locate(self, segment: Segment) -> Row:
-        side = self.config.crop_side
         span = needed(self.config, segment.start, segment.stop, segment.num_frames)
-        boxes_T4 = np.zeros((segment.length, 4), np.int32)
-        verdicts_T = np.full(segment.length, Verdict.NO_FACE, np.uint8)
-        crops_TSSC = np.zeros((segment.length, side, side, 3), np.uint8)
         form = segment.format
-        tracker = SpanTracker(
-            self.config,
-            self.detector,
-            start=segment.start,
-            stop=segment.stop,
-            num_frames=segment.num_frames,
-            display_size=upright_size(form.width, form.height, form.rotation),
-        )
-        held: dict[int, Picture] = {}
         with self.store.open(segment.video, etag=segment.video_etag) as file:
             pictures = read_pictures(
                 file,
@@ -64,17 +50,16 @@ class Locate:
                 stop=span.stop,
                 where=segment.video,
             )
-            for picture in pictures:
-                if segment.start <= picture.index < segment.stop:
-                    held[picture.index] = picture
-                tracker.see(picture.index, picture.thumbnail(self.config.detect_side))
-                for found in tracker.ready():
-                    at = found.frame - segment.start
-                    shown = held.pop(found.frame)
-                    boxes_T4[at], verdicts_T[at] = found.box_4, found.verdict
-                    if found.verdict == Verdict.FACE:
-                        crops_TSSC[at] = shrink(shown.crop(found.box_4.tolist()), side)
-        return {"boxes_T4": boxes_T4, "verdicts_T": verdicts_T, "crops_TSSC": crops_TSSC}
+            found = cut_crops(
+                self.config,
+                self.detector,
+                pictures,
+                start=segment.start,
+                stop=segment.stop,
+                num_frames=segment.num_frames,
+                display_size=upright_size(form.width, form.height, form.rotation),
+            )
+        return {"boxes_T4": found.boxes_T4, "verdicts_T": found.verdicts_T, "crops_TSSC": found.crops_TSSC}
 
     def idle(self, row: Row) -> Row:
         return row | {
@@ -82,8 +67,3 @@ class Locate:
             "verdicts_T": np.zeros(0, np.uint8),
             "crops_TSSC": np.zeros((0, self.config.crop_side, self.config.crop_side, 3), np.uint8),
         }
-
-
-def shrink(crop_hwC: np.ndarray, side: int) -> np.ndarray:
-    """A crop at the network's size. Bilinear, as the released crops were made (model.md section 1)."""
-    return cv2.resize(crop_hwC, (side, side), interpolation=cv2.INTER_LINEAR)

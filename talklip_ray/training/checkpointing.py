@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from talklip_ray.errors import ConfigError
-from talklip_ray.models.checkpoints import Header
+from talklip_ray.models.checkpoints import Header, read_header
 from talklip_ray.training.config import RunSettings, to_json
 from talklip_ray.training.curriculum import Standing
 from talklip_ray.training.task import Place, Task
@@ -90,6 +90,7 @@ def load(folder: Path, task: Task, config: RunSettings, place: Place) -> Progres
     ):
         if then != now:
             raise ConfigError(where, f"`{key}` must be the checkpoint's, {then}; found {now}")
+    _check_tokens(read_header(folder / NETWORK_FILE).symbols, task, where)
     for name, engine in task.engines.items():
         engine.load(folder / name)
     try:
@@ -97,6 +98,16 @@ def load(folder: Path, task: Task, config: RunSettings, place: Place) -> Progres
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise ConfigError(where, f"the random state of rank {place.rank} must be there: {error}") from error
     return state.progress
+
+
+def _check_tokens(symbols: tuple[str, ...], task: Task, where: str) -> None:
+    """A tokenizer made from other texts would give each number another meaning, and the run go on without a word."""
+    if symbols and (task.tokenizer is None or task.tokenizer.symbols != symbols):
+        raise ConfigError(
+            where,
+            "the texts must be those that the checkpoint's tokenizer was made from, found others; bring them back, "
+            "or begin a new run in another folder",
+        )
 
 
 def header(progress: Progress, config: RunSettings, data: str) -> Header:

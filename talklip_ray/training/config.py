@@ -22,6 +22,7 @@ from talklip_ray.models.syncnet import SyncNetConfig
 from talklip_ray.models.talklip import NetworkConfig
 from talklip_ray.training.curriculum import CurriculumConfig, Phase
 from talklip_ray.training.losses import LossWeights
+from talklip_ray.training.shards import SAMPLE_RATE, SOUND_MARGIN
 
 
 class EngineKind(StrEnum):
@@ -198,6 +199,8 @@ class TrainConfig(RunSettings):
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     """Sizes of the critic; there is one where ``losses.critic`` is not 0."""
+    critic_start: str = ""
+    """Path or URI of a critic's weights to go on from; "": from nothing."""
     expert: str = ""
     """Path or URI of a lip reader's weights (``talklip weights import``, or a reader trained here). Lip reading and
     contrast need it, and the global listener starts as its listener where the sizes agree.
@@ -228,6 +231,13 @@ class TrainConfig(RunSettings):
                 not self.released_discriminator_leak or self.engine.kind == EngineKind.PLAIN,
                 "`released_discriminator_leak` needs `engine.kind: plain`",
             ),
+            (
+                not self.watches
+                or self.curriculum.phases[0] == Phase.READ_LIPS
+                or bool(self.curriculum.most_steps or self.data.hold_out),
+                "`losses.lip` and `losses.contrast` wait for the phases before `read_lips` to end: set "
+                "`data.hold_out`, for validation to end them, or `curriculum.most_steps`, found neither",
+            ),
             (self.listener_layers >= 0, f"`listener_layers` must not be negative, got {self.listener_layers}"),
         ):
             if not ok:
@@ -250,7 +260,9 @@ class ReaderTrainConfig(RunSettings):
 
     network: LipReaderConfig
     tokenizer: str = ""
-    """Path or URI of a SentencePiece model; "": one of ``network.vocabulary`` pieces is made from the texts."""
+    """Path or URI of a SentencePiece model of ``network.vocabulary`` symbols; "": one is made from the texts. A few
+    texts may not give as many: the network then has a row for each there is. ``start`` brings its own.
+    """
     most_frames: int = 400
     """Longer clips are left out: their text cannot be cut with them."""
     shift: int = 4
@@ -280,8 +292,18 @@ class SyncTrainConfig(RunSettings):
     wrong: int = 8
     """Wrong stretches set against each right one."""
 
+    def check(self) -> None:
+        RunSettings.check(self)
+        if not 1 <= self.most_shift <= _MARGIN or not 1 <= self.wrong <= 2 * self.most_shift:
+            raise ConfigError(
+                self.where,
+                f"`most_shift` must be 1 to {_MARGIN}, as far as rows have sound around their frames, and `wrong` 1 "
+                f"to twice that, found {self.most_shift} and {self.wrong}",
+            )
+
 
 T = TypeVar("T")
+_MARGIN = SOUND_MARGIN * 25 // SAMPLE_RATE
 _SLICES = "`data.clips` must be a multiple of `workers.count` so that all workers get as many, got {} and {}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import Voice
-from talklip_ray.models.checkpoints import Header, load_network, load_reader, save_network
+from talklip_ray.models.checkpoints import Header, load_network, load_reader, load_weights, save_network
+from talklip_ray.models.kinds import Kind
 from talklip_ray.models.lip_reader import LipReader
 from talklip_ray.models.talklip import TalkLip
 from talklip_ray.models.tokenizer import Tokenizer
@@ -40,7 +42,10 @@ class Dubbing:
         build = [config.engine, config.optimizer, materials.device, micro_batch]
         self.engines: dict[str, Engine] = {"generator": build_engine(network, *build)}  # type: ignore[arg-type]
         if config.losses.critic:
-            self.engines["critic"] = build_engine(config.critic.build(), *build)  # type: ignore[arg-type]
+            critic = config.critic.build()
+            if materials.critic is not None:
+                critic.load_state_dict(load_weights(materials.critic, Kind.CRITIC)[0].state_dict())
+            self.engines["critic"] = build_engine(critic, *build)  # type: ignore[arg-type]
         watching = expert.to(materials.device) if expert is not None and config.watches else None
         self.cast = Cast(generator=self.engines["generator"], critic=self.engines.get("critic"), expert=watching)
 
@@ -116,7 +121,8 @@ def load_expert(config: TrainConfig, weights: Path | None) -> tuple[LipReader | 
             f"`network.contrast_width` must be the width of the expert's rows, {theirs.width}, "
             f"found {network.contrast_width}",
         )
-    if network.voice is Voice.GLOBAL and network.listener != theirs:
+    asked = replace(network.listener, dropout=theirs.dropout, layer_drop=theirs.layer_drop)
+    if network.voice is Voice.GLOBAL and asked != theirs:
         raise ConfigError(
             config.where,
             f"`network.listener` must be the expert's, {theirs}, to start from it; found {network.listener}",

@@ -7,7 +7,7 @@ crops displaced and mirrored at random. Without pre-training it needs text for e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from talklip_ray.media.features import STEPS_PER_SECOND, Voice
 from talklip_ray.media.timeline import floor_step
 from talklip_ray.models.checkpoints import Header, load_reader, save_weights
 from talklip_ray.models.expert_view import DEVIATION, MEAN, SIDE, lip_view, stack_views
-from talklip_ray.models.lip_reader import PAD, LipReader
+from talklip_ray.models.lip_reader import PAD, LipReader, LipReaderConfig
 from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.training.config import ReaderTrainConfig
 from talklip_ray.training.curriculum import Standing
@@ -73,11 +73,10 @@ class LipReading:
         torch.manual_seed(config.seed)
         if materials.start is not None:
             reader, self.tokenizer, _ = load_reader(materials.start)
-            if reader.config != config.network:
-                raise ConfigError(config.where, f"`network` must be that of `start`, {reader.config}")
+            check_reader(config, reader.config)
         else:
-            reader, self.tokenizer = config.network.build(), _given(materials.tokenizer)
-        self.tokenizer.check(config.network.vocabulary, config.where)
+            self.tokenizer = _given(materials.tokenizer)
+            reader = replace(config.network, vocabulary=self.tokenizer.size).build()
         self.train = told(materials.samples.texts, materials.train)
         self.valid = told(materials.samples.texts, materials.valid)
         if not self.train:
@@ -164,7 +163,7 @@ class LipReading:
             hits += float(right(logits_BLV, batch.texts)) * batch.texts.num_tokens
             counted += batch.texts.num_tokens
         self.reader.train()
-        return {"lip": total / max(1.0, counted), "right": hits / max(1.0, counted)}
+        return {"lip": total / counted, "right": hits / counted} if counted else {}
 
     def save_product(self, path: Path, header: Header) -> None:
         save_weights(path, self.reader, header, self.tokenizer)
@@ -231,6 +230,12 @@ def right(logits_BLV: Tensor, texts: Texts) -> Tensor:
     counted_BL = texts.targets_BL != PAD
     hit_BL = (logits_BLV.argmax(-1) == texts.targets_BL) & counted_BL
     return hit_BL.sum() / counted_BL.sum().clamp(min=1)
+
+
+def check_reader(config: ReaderTrainConfig, start: LipReaderConfig) -> None:
+    """Raises ConfigError unless a reader to go on from is the one to be trained. Its vocabulary is its own."""
+    if start != replace(config.network, vocabulary=start.vocabulary):
+        raise ConfigError(config.where, f"`network` must be that of `start`, {start}; found {config.network}")
 
 
 def _given(tokenizer: Tokenizer | None) -> Tokenizer:

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-import cv2
 import numpy as np
 
 from talklip_ray.errors import MediaError
+from talklip_ray.faces.crops import Crops, cut_crops
 from talklip_ray.faces.detect import Detector
-from talklip_ray.faces.track import SpanTracker, needed
+from talklip_ray.faces.track import needed
 from talklip_ray.media.audio import SPEECH_RATE, AudioInfo, probe_audio, read_speech
 from talklip_ray.media.timeline import ceil_step, floor_step
-from talklip_ray.media.video import File, Picture, VideoInfo, probe_video, read_pictures
+from talklip_ray.media.video import File, VideoInfo, probe_video, read_pictures
 from talklip_ray.records import Verdict
 from talklip_ray.storage.store import Store
 from talklip_ray.training.config import PrepareConfig
@@ -56,8 +56,8 @@ def prepare(row: Talking, config: PrepareConfig, store: Store, detector: Detecto
             if stop - start < config.min_frames:
                 yield NoUsePieceError(where, f"must have {config.min_frames} frames, found {stop - start}")
                 continue
-            boxes_T4, verdicts_T, crops_TSSC = _locate(video, row.video, info, config, detector, start, stop)
-            share = float((verdicts_T == Verdict.FACE).mean())
+            found = _locate(video, row.video, info, config, detector, start, stop)
+            share = float((found.verdicts_T == Verdict.FACE).mean())
             if share < config.min_face_share:
                 yield NoUsePieceError(
                     where, f"must show a face in {config.min_face_share:.0%} of its frames, found {share:.0%}"
@@ -71,9 +71,9 @@ def prepare(row: Talking, config: PrepareConfig, store: Store, detector: Detecto
                 source_digest=etag,
                 text=row.text if len(cuts) == 1 else "",  # nobody knows which words are in which piece
                 start=start,
-                crops_TSSC=crops_TSSC,
-                boxes_T4=boxes_T4,
-                verdicts_T=verdicts_T,
+                crops_TSSC=found.crops_TSSC,
+                boxes_T4=found.boxes_T4,
+                verdicts_T=found.verdicts_T,
                 pts_T=np.asarray(info.pts_N[start:stop], np.int64),
                 time_base=info.time_base,
                 origin=info.origin,
@@ -93,34 +93,19 @@ def spans(info: VideoInfo, seconds: float) -> list[tuple[int, int]]:
 
 def _locate(
     file: File, where: str, info: VideoInfo, config: PrepareConfig, detector: Detector, start: int, stop: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes [T,4], verdicts [T] and crops [T,S,S,3] of frames ``start`` to ``stop``."""
-    locate, side = config.locate, config.locate.crop_side
-    boxes_T4 = np.zeros((stop - start, 4), np.int32)
-    verdicts_T = np.full(stop - start, Verdict.NO_FACE, np.uint8)
-    crops_TSSC = np.zeros((stop - start, side, side, 3), np.uint8)
-    tracker = SpanTracker(
-        locate,
+) -> Crops:
+    """The faces of frames ``start`` to ``stop``."""
+    shown = needed(config.locate, start, stop, info.num_frames)
+    pts = [int(value) for value in info.pts_N]
+    return cut_crops(
+        config.locate,
         detector,
+        read_pictures(file, pts=pts, first=0, start=shown.start, stop=shown.stop, where=where),
         start=start,
         stop=stop,
         num_frames=info.num_frames,
         display_size=(info.display_width, info.display_height),
     )
-    shown = needed(locate, start, stop, info.num_frames)
-    held: dict[int, Picture] = {}
-    pts = [int(value) for value in info.pts_N]
-    for picture in read_pictures(file, pts=pts, first=0, start=shown.start, stop=shown.stop, where=where):
-        if start <= picture.index < stop:
-            held[picture.index] = picture
-        tracker.see(picture.index, picture.thumbnail(locate.detect_side))
-        for found in tracker.ready():
-            at, whole = found.frame - start, held.pop(found.frame)
-            boxes_T4[at], verdicts_T[at] = found.box_4, found.verdict
-            if found.verdict == Verdict.FACE:
-                crop_hwC = whole.crop(found.box_4.tolist())
-                crops_TSSC[at] = cv2.resize(crop_hwC, (side, side), interpolation=cv2.INTER_LINEAR)
-    return boxes_T4, verdicts_T, crops_TSSC
 
 
 def _listen(file: File, where: str, info: VideoInfo, sound: AudioInfo, start: int, stop: int) -> tuple[int, np.ndarray]:

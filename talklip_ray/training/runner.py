@@ -151,6 +151,7 @@ def _work(settings: dict[str, Any]) -> Progress:
         device=device,
         place=place,
         start=fetched(config.start, store),
+        critic=fetched(config.critic_start, store) if isinstance(config, TrainConfig) else None,
         expert=fetched(config.expert, store) if isinstance(config, TrainConfig) else None,
         tokenizer=settings["tokenizer"],
     )

@@ -38,6 +38,8 @@ class Materials:
     place: Place = field(default_factory=Place)
     start: Path | None = None
     """Weights to go on from, on this machine."""
+    critic: Path | None = None
+    """The critic's weights to go on from."""
     expert: Path | None = None
     """The lip-reading expert's."""
     tokenizer: Tokenizer | None = None
@@ -48,6 +50,10 @@ class Task(Protocol):
 
     engines: dict[str, Engine]
     """All that a checkpoint must bring back; the first one holds the product."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes numbers of the texts, where there is need."""
 
     def batches(self, first: int) -> Iterator[Any]:
         """This worker's batches from step ``first`` on; each has ``to(device)``."""

@@ -13,7 +13,7 @@ from talklip_ray.storage.artifacts import cache_folder, fetch
 from talklip_ray.storage.store import Store
 from talklip_ray.training.config import ReaderTrainConfig, RunSettings, SyncTrainConfig, TrainConfig
 from talklip_ray.training.dubbing import Dubbing, load_expert
-from talklip_ray.training.lipreading import LipReading
+from talklip_ray.training.lipreading import LipReading, check_reader
 from talklip_ray.training.syncing import Syncing
 from talklip_ray.training.task import Materials, Task
 
@@ -45,6 +45,7 @@ def preflight(config: RunSettings, store: Store, texts: Sequence[str]) -> Tokeni
         case TrainConfig():
             load_expert(config, fetched(config.expert, store))
             check_start(config, start, Kind.TALKLIP)
+            _check_critic(config, fetched(config.critic_start, store))
             if config.watches and config.losses.lip and not known:
                 raise ConfigError(
                     config.where, "`losses.lip` needs rows with text, found none; give `text` in the manifest"
@@ -54,15 +55,15 @@ def preflight(config: RunSettings, store: Store, texts: Sequence[str]) -> Tokeni
                 raise ConfigError(
                     config.where, "a lip reader needs rows with text, found none; give `text` in the manifest"
                 )
-            check_start(config, start, Kind.LIP_READER)
             if start is None:
                 return _tokenizer(config, store, known)
+            _check_told(config, start)
         case SyncTrainConfig():
             check_start(config, start, Kind.SYNCNET)
     return None
 
 
-def check_start(config: TrainConfig | ReaderTrainConfig | SyncTrainConfig, start: Path | None, kind: Kind) -> None:
+def check_start(config: TrainConfig | SyncTrainConfig, start: Path | None, kind: Kind) -> None:
     """Raises ConfigError unless weights to go on from are of the network that is to be trained."""
     if start is None:
         return
@@ -71,10 +72,41 @@ def check_start(config: TrainConfig | ReaderTrainConfig | SyncTrainConfig, start
         raise ConfigError(config.where, f"`network` must be that of `start`, {found}; found {config.network}")
 
 
+def _check_critic(config: TrainConfig, start: Path | None) -> None:
+    if start is not None and (found := read_header(start, Kind.CRITIC).network) != config.critic:
+        raise ConfigError(config.where, f"`critic` must be that of `critic_start`, {found}; found {config.critic}")
+
+
+def _check_told(config: ReaderTrainConfig, start: Path) -> None:
+    """Raises ConfigError unless a reader can go on from ``start``, which brings its own tokenizer."""
+    header = read_header(start, Kind.LIP_READER)
+    check_reader(config, header.network)
+    if config.tokenizer:
+        raise ConfigError(
+            config.where, f"`tokenizer` must be empty where `start` brings its own, found {config.tokenizer}"
+        )
+    if not header.symbols:
+        raise ConfigError(
+            config.where,
+            f"`start` must bring its tokenizer along, found none in {start}; import the checkpoint again with "
+            "`talklip weights import --tokenizer FILE`",
+        )
+
+
 def _tokenizer(config: ReaderTrainConfig, store: Store, texts: Sequence[str]) -> Tokenizer:
+    wanted = config.network.vocabulary
     if not config.tokenizer:
-        return train_tokenizer(texts, config.network.vocabulary)
+        try:
+            return train_tokenizer(texts, wanted)
+        except ValueError as error:
+            raise ConfigError(
+                config.where, f"`network.vocabulary` must hold every character of the texts, found {wanted}: {error}"
+            ) from error
     model = fetch(store, config.tokenizer, cache_folder()).read_bytes()
     tokenizer = Tokenizer(model, symbols_of(model, config.tokenizer))
-    tokenizer.check(config.network.vocabulary, config.where)
+    if tokenizer.size != wanted:
+        raise ConfigError(
+            config.where,
+            f"`network.vocabulary` must be the number of symbols of `tokenizer`, {tokenizer.size}, found {wanted}",
+        )
     return tokenizer

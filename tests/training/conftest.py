@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from talklip_ray.media.features import Voice
+from talklip_ray.models.checkpoints import Header, save_weights
 from talklip_ray.records import Verdict
+from talklip_ray.training.reading import Rows, Sample, listen
 from talklip_ray.training.shards import SOUND_MARGIN, Origin, Piece, write_shard
+from tests.training import tiny
 
 SIDE, RATE, FPS = 96, 16_000, 25
 PER_FRAME = RATE // FPS
 
 
-def make_piece(name: str = "clip", *, num_frames: int = 30, seed: int = 0, faceless: tuple[int, ...] = ()) -> Piece:
+def make_piece(
+    name: str = "clip", *, num_frames: int = 30, seed: int = 0, faceless: tuple[int, ...] = (), text: str = ""
+) -> Piece:
     rng = np.random.default_rng(seed)
     open_T = np.repeat(rng.uniform(0, 1, -(-num_frames // 5)), 5)[:num_frames]
     crops_TSSC = np.full((num_frames, SIDE, SIDE, 3), 100, np.uint8)
@@ -32,7 +39,7 @@ def make_piece(name: str = "clip", *, num_frames: int = 30, seed: int = 0, facel
         piece=0,
         video=f"{name}.mp4",
         source_digest="etag",
-        text="",
+        text=text,
         start=0,
         crops_TSSC=crops_TSSC,
         boxes_T4=np.tile(np.array([10, 20, 106, 116], np.int32), (num_frames, 1)),
@@ -59,3 +66,39 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pieces = [make_piece(f"clip-{shard}-{n}", seed=10 * shard + n) for n in range(4)]
         write_shard(folder / f"shard-{shard:05d}.parquet", pieces, Origin(recipe="by hand"))
     return folder
+
+
+class Held(Rows):
+    """Rows in memory."""
+
+    def __init__(self, pieces: Sequence[Piece], voice: Voice | None) -> None:
+        self.ids = [piece.id for piece in pieces]
+        self.texts = [piece.text for piece in pieces]
+        self.samples = [Sample(piece=piece, voice=listen(piece, voice)) for piece in pieces]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> Sample:  # type: ignore[override]
+        return self.samples[number]
+
+
+@pytest.fixture(scope="session")
+def held() -> Callable[..., Rows]:
+    """Rows of these pieces, by default of four clips of different lengths that say something."""
+
+    def hold(pieces: Sequence[Piece] | None = None, *, voice: Voice | None = None) -> Rows:
+        if pieces is None:
+            pieces = [make_piece(f"clip-{n}", seed=n, num_frames=10 + n, text=tiny.TEXTS[n]) for n in range(4)]
+        return Held(pieces, voice)
+
+    return hold
+
+
+@pytest.fixture(scope="session")
+def expert_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a lip reader that has learnt nothing."""
+    torch.manual_seed(7)
+    path = tmp_path_factory.mktemp("expert") / "expert.safetensors"
+    save_weights(path, tiny.reader().build(), Header(licence="none: random numbers"), tiny.TOKENIZER)
+    return path

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from talklip_ray.models.expert_view import lip_view, stack_views
 from talklip_ray.models.inputs import picture
 from talklip_ray.models.talklip import small
 from talklip_ray.training.batches import ahead, assemble, train_batch, valid_batches
 from talklip_ray.training.config import DataConfig
 from talklip_ray.training.reading import Sample, listen
-from talklip_ray.training.windows import Window
+from talklip_ray.training.windows import Window, draws
+from tests.training.tiny import TEXTS, TOKENIZER
 
 
 @pytest.fixture(params=["l", "g"])
@@ -104,3 +106,63 @@ def test_making_the_next_item_ahead_changes_neither_order_nor_errors():
     assert next(items) == 1
     with pytest.raises(RuntimeError, match="broken shard"):
         next(items)
+
+
+def watched_batch(talking, *, step: int = 3, rank: int = 0, world: int = 1, variant: str = "l"):
+    network = small(variant)
+    pieces = [talking(f"clip-{n}", seed=n, num_frames=20 + n, text=TEXTS[n]) for n in range(4)]
+    samples = [Sample(piece=piece, voice=listen(piece, network.voice)) for piece in pieces]
+    data = DataConfig(clips=2, windows=2, window=2)
+    places = {"rank": rank, "world": world}
+    batch = train_batch(samples, step, network, data, seed=1, watched=TOKENIZER, **places)
+    return batch, [pieces[draw.clip] for draw in draws(step, clips=2, num_clips=4, seed=1, **places)]
+
+
+def test_a_watched_batch_brings_the_whole_clips_it_was_cut_from(talking):
+    """The targets, pasted back where the batch says, give the clips as they were: no frame, box or clip is another."""
+    batch, pieces = watched_batch(talking)
+    assert batch.spoken is not None
+    assert batch.num_frames == len(batch.spoken.frame_N) == 8
+    video_B1TSS, padding_BT = batch.spoken.watched(batch.targets_N3SS)
+    wanted_B1TSS, wanted_BT = stack_views([lip_view(torch.from_numpy(piece.crops_TSSC.copy())) for piece in pieces])
+    assert torch.allclose(video_B1TSS, wanted_B1TSS, atol=1e-5)
+    assert torch.equal(padding_BT, wanted_BT)
+    pasted_B1TSS, _ = batch.spoken.watched(1 - batch.targets_N3SS)
+    changed = (pasted_B1TSS - wanted_B1TSS).abs().amax((1, 3, 4)).flatten() > 1e-3
+    assert sorted(changed.nonzero()[:, 0].tolist()) == sorted(batch.spoken.rows_N.tolist())
+
+
+def test_a_watched_batch_says_what_its_clips_say(talking):
+    batch, pieces = watched_batch(talking)
+    assert batch.spoken is not None
+    said = [TOKENIZER.decode(row) for row in batch.spoken.texts.targets_BL.tolist()]
+    assert said == [piece.text for piece in pieces]
+
+
+def test_a_watched_frame_hears_the_row_of_its_own_time(talking):
+    """At 25 steps a second the global row of a frame has its number: picture, voice and expert speak of one moment."""
+    batch, _ = watched_batch(talking, variant="g")
+    assert batch.spoken is not None
+    assert batch.picked_N is not None
+    assert (batch.picked_N - batch.spoken.clip_N * batch.voice.shape[1]).tolist() == batch.spoken.frame_N.tolist()
+
+
+def test_negatives_are_drawn_anew_for_each_step_and_worker_but_always_alike(talking):
+    drawn = [watched_batch(talking, **at)[0].negatives_NK for at in ({}, {}, {"step": 4}, {"rank": 1, "world": 2})]
+    assert drawn[0].shape == (8, 4)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    other, _ = watched_batch(talking, rank=0, world=2)
+    assert not torch.equal(other.negatives_NK, drawn[3])
+
+
+def test_nobody_watches_where_no_tokenizer_is_given(talking, network):
+    batch = train_batch(samples_of(talking, network), 0, network, DataConfig(clips=2, windows=1), seed=0)
+    assert batch.spoken is batch.negatives_NK is None
+
+
+def test_a_whole_batch_moves_to_the_device(talking):
+    batch, _ = watched_batch(talking, variant="g")
+    moved = batch.to(torch.device("meta"))
+    given = [*moved.inputs(), moved.targets_N3SS, moved.negatives_NK, moved.spoken and moved.spoken.frames_BTHWC]
+    assert [tensor is not None and tensor.device.type for tensor in given] == ["meta"] * 7

@@ -139,4 +139,3 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(train):
     config = replace(CONFIG, optimizer=replace(CONFIG.optimizer, learning_rate=1e30))
     with pytest.raises(TalklipError, match=r"step \d: the loss must be a finite number, found nan"):
         train(replace(config, steps=9))
-

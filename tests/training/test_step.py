@@ -4,16 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from talklip_ray.errors import ConfigError
+from talklip_ray.models.critic import SLOPE
 from talklip_ray.models.talklip import small
 from talklip_ray.training.batches import assemble
 from talklip_ray.training.config import EngineConfig, EngineKind, OptimizerConfig, Precision
 from talklip_ray.training.engine import PlainEngine, build_engine
-from talklip_ray.training.losses import LossWeights, reconstruction
+from talklip_ray.training.losses import LossWeights, Terms, forged, genuine, reconstruction
 from talklip_ray.training.reading import Sample, listen
-from talklip_ray.training.step import Cast, step, validate
+from talklip_ray.training.step import Cast, improve_critic, objective, step, validate
 from talklip_ray.training.windows import Window
+from tests.training import tiny
 
 CPU = torch.device("cpu")
 
@@ -90,7 +93,8 @@ def test_gradients_are_cleared_between_steps(batch_for):
 
 def test_weights_scale_the_gradient_but_not_the_logged_terms(batch_for):
     batch = batch_for()
-    whole, half = (step(Cast(generator=plain()), batch, weights, 0.0) for weights in (LossWeights(), LossWeights(critic=0.5)))
+    all_weights = LossWeights(), LossWeights(critic=0.5)
+    whole, half = (step(Cast(generator=plain()), batch, weights, 0.0) for weights in all_weights)
     assert whole.floats() == half.floats()
     assert LossWeights(critic=0.5).total(half) == 0.5 * half.l1
 
@@ -124,3 +128,87 @@ def test_clipping_bounds_the_update(batch_for):
         step(Cast(generator=engine), batch, LossWeights(), 1.0)
         moved.append((torch.cat([p.detach().flatten() for p in engine.network.parameters()]) - before).norm())
     assert moved[0] < 0.5 * moved[1]
+
+
+WATCHED = LossWeights(critic=0.5)
+
+
+def against_a_critic(*, learning_rate: float = 1e-3) -> Cast:
+    """A tiny generator and its critic, the same ones each time."""
+    torch.manual_seed(3)
+    optimizer = OptimizerConfig(learning_rate=learning_rate, betas=(0.9, 0.999))
+    generator, critic = (
+        build_engine(config.build(), EngineConfig(kind=EngineKind.PLAIN), optimizer, CPU)
+        for config in (tiny.generator("l"), tiny.CRITIC)
+    )
+    return Cast(generator=generator, critic=critic)
+
+
+def gradients_at_step(cast: Cast, batch, **how) -> list[Tensor]:
+    """The critic's gradients as its optimizer meets them."""
+    met: list[Tensor] = []
+    assert cast.critic is not None
+    cast.critic.step = lambda learning_rate: met.extend(p.grad.clone() for p in cast.critic.network.parameters())
+    step(cast, batch, WATCHED, 0.0, **how)
+    return met
+
+
+def test_the_critic_learns_from_its_own_verdicts_alone(batch_for):
+    batch, cast, other = batch_for(), against_a_critic(), against_a_critic()
+    painted_N3SS = other.generator(*batch.inputs()).patches_N3SS.detach()
+    verdicts = genuine(other.critic.network(batch.targets_N3SS)) + forged(other.critic.network(painted_N3SS))
+    wanted = torch.autograd.grad(verdicts, list(other.critic.network.parameters()))
+    for met, due in zip(gradients_at_step(cast, batch), wanted, strict=True):
+        assert torch.allclose(met, due, atol=1e-7)
+
+
+def test_the_released_leak_adds_the_weighted_perceptual_gradient_to_the_critics_own(batch_for):
+    batch, other = batch_for(), against_a_critic()
+    clean = gradients_at_step(against_a_critic(), batch)
+    leaked = gradients_at_step(against_a_critic(), batch, released_discriminator_leak=True)
+    painted_N3SS = other.generator(*batch.inputs()).patches_N3SS.detach()
+    perceptual = WATCHED.critic * genuine(other.critic.network(painted_N3SS))
+    extra = torch.autograd.grad(perceptual, list(other.critic.network.parameters()))
+    assert any(due.abs().max() > 1e-4 for due in extra)
+    for met, own, due in zip(leaked, clean, extra, strict=True):
+        assert torch.allclose(met, own + due, atol=1e-6)
+
+
+def test_the_generator_is_told_by_a_critic_that_holds_still(batch_for):
+    cast = against_a_critic()
+    _, terms = objective(cast, batch_for(), WATCHED)
+    assert terms.critic is not None
+    terms.critic.backward()
+    assert all(p.grad is None for p in cast.critic.network.parameters())
+    assert all(p.requires_grad for p in cast.critic.network.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in cast.generator.network.video_encoder.levels[0].parameters())
+
+
+def test_the_critic_judges_what_was_painted_before_the_generators_update(batch_for):
+    batch, cast, other = batch_for(), against_a_critic(), against_a_critic()
+    with torch.no_grad():
+        verdict = forged(other.critic.network(other.generator(*batch.inputs()).patches_N3SS))
+    terms = step(cast, batch, WATCHED, 0.5)
+    assert terms.critic_fake is not None
+    assert torch.allclose(terms.critic_fake, verdict)
+
+
+def test_a_critic_learns_to_tell_painted_from_real(batch_for):
+    """From weights that let a picture through: with torch's own, the first thousand steps would go into that."""
+    critic, real_N3SS = against_a_critic().critic, batch_for().targets_N3SS
+    for layer in critic.network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, SLOPE)
+    terms = Terms(l1=torch.zeros(()))
+    told = [improve_critic(critic, 0.5 * real_N3SS, real_N3SS, terms, 3e-3).floats() for _ in range(30)]
+    first, last = (said["critic_real"] + said["critic_fake"] for said in (told[0], told[-1]))
+    assert last < 0.5 * first
+
+
+@pytest.mark.parametrize(("critic", "weight"), [(True, 0.0), (False, 0.5)])
+def test_a_critic_that_is_not_asked_or_not_there_says_nothing_and_stays_as_it_is(batch_for, critic, weight):
+    cast = against_a_critic()
+    before = [p.detach().clone() for p in cast.critic.network.parameters()]
+    asked = cast if critic else Cast(generator=cast.generator)
+    assert list(step(asked, batch_for(), LossWeights(critic=weight), 1e-3).floats()) == ["l1"]
+    assert all(torch.equal(a, b) for a, b in zip(before, cast.critic.network.parameters(), strict=True))

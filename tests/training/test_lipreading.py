@@ -1,0 +1,291 @@
+"""The lip reader's task: which clips it is shown, how they are altered, and that it learns to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from talklip_ray.errors import ConfigError
+from talklip_ray.media.features import Voice
+from talklip_ray.models.checkpoints import Header, load_reader, save_weights
+from talklip_ray.models.expert_view import lip_view, stack_views
+from talklip_ray.models.lip_reader import PAD
+from talklip_ray.models.tokenizer import train_tokenizer
+from talklip_ray.training.config import DataConfig, EngineConfig, EngineKind, ReaderTrainConfig
+from talklip_ray.training.lipreading import LipReading, altered, collate, heard, lit, right
+from talklip_ray.training.losses import reading
+from talklip_ray.training.spoken import Texts, tokens
+from talklip_ray.training.task import Materials, Place
+from tests.training import tiny
+from tests.training.tiny import TOKENIZER
+
+CONFIG = ReaderTrainConfig(
+    name="tiny",
+    steps=50,
+    network=replace(tiny.reader(), dropout=0.0, listener=replace(tiny.LISTENER, dropout=0.0, layer_drop=0.0)),
+    data=DataConfig(clips=2),
+    engine=EngineConfig(kind=EngineKind.PLAIN),
+)
+Make = Callable[..., LipReading]
+
+
+@pytest.fixture
+def task(held) -> Make:
+    def make(config: ReaderTrainConfig = CONFIG, **materials: object) -> LipReading:
+        given = {"samples": held(voice=config.voice), "train": range(3), "valid": [3], "tokenizer": TOKENIZER}
+        return LipReading(config, Materials(**given | materials))
+
+    return make
+
+
+class Chance:
+    """A generator that draws what it is told to."""
+
+    def __init__(self, *, offsets: tuple[int, int] = (0, 0), share: float = 1.0) -> None:
+        self.offsets, self.share, self.asked = offsets, share, []
+
+    def integers(self, low: int, high: int, size: int) -> np.ndarray:
+        self.asked.append((low, high))
+        return np.array(self.offsets[:size])
+
+    def random(self) -> float:
+        return self.share
+
+
+def places(side: int = 96, num_frames: int = 2) -> np.ndarray:
+    """Crops that say where they are: red is the column, green the row, blue the frame."""
+    crops_TSSC = np.zeros((num_frames, side, side, 3), np.uint8)
+    crops_TSSC[..., 0] = np.arange(side)
+    crops_TSSC[..., 1] = np.arange(side)[:, None]
+    crops_TSSC[..., 2] = np.arange(num_frames)[:, None, None]
+    return crops_TSSC
+
+
+def seen(crops_TSSC: np.ndarray) -> np.ndarray:
+    """The middle that the reader looks at."""
+    margin = (crops_TSSC.shape[1] - 88) // 2
+    return crops_TSSC[:, margin : margin + 88, margin : margin + 88]
+
+
+@pytest.mark.parametrize("shift", [1, 4])
+def test_a_displaced_clip_shows_its_middle_so_far_off(shift) -> None:
+    for down, across in product((-shift, 0, shift), repeat=2):
+        chance = Chance(offsets=(down, across))
+        shown = seen(altered(places(), chance, shift=shift, flip=0.0))
+        assert chance.asked == [(-shift, shift + 1)]
+        assert (shown[0, 0, 0, 1], shown[0, 0, 0, 0]) == (4 + down, 4 + across)
+        assert shown.shape == (2, 88, 88, 3)
+        assert (shown[0, -1, -1, 1], shown[0, -1, -1, 0]) == (91 + down, 91 + across)
+
+
+def test_a_clip_moves_as_one() -> None:
+    shown = seen(altered(places(num_frames=5), np.random.default_rng(1), shift=4, flip=0.5))
+    assert (shown[:, :, :, :2] == shown[:1, :, :, :2]).all()
+    assert shown[:, 0, 0, 2].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_no_clip_moves_further_than_its_crop_reaches() -> None:
+    chance = Chance(offsets=(4, -4))
+    shown = seen(altered(places(), chance, shift=30, flip=0.0))
+    assert chance.asked == [(-4, 5)]
+    assert (shown[0, 0, 0, 1], shown[0, 0, 0, 0]) == (8, 0)
+    assert np.array_equal(altered(places(88), Chance(), shift=4, flip=0.0), places(88))
+
+
+def test_a_clip_is_mirrored_as_often_as_asked() -> None:
+    assert np.array_equal(altered(places(), Chance(share=0.29), shift=0, flip=0.3), places()[:, :, ::-1])
+    assert np.array_equal(altered(places(), Chance(share=0.31), shift=0, flip=0.3), places())
+    assert np.array_equal(altered(places(), Chance(share=0.0), shift=0, flip=0.0), places())
+
+
+def test_light_is_what_brighter_frames_would_show() -> None:
+    dim = torch.full((1, 90, 90, 3), 100, dtype=torch.uint8)
+    bright = torch.full((1, 90, 90, 3), 125, dtype=torch.uint8)
+    assert torch.allclose(lit(lip_view(dim), 1.25), lip_view(bright), atol=1e-5)
+    assert lit(lip_view(dim), 1.0).equal(lip_view(dim))
+
+
+def test_clips_are_shown_as_they_are_where_nothing_is_left_to_chance(held) -> None:
+    samples = list(held())[:2]
+    batch = collate(samples, TOKENIZER, shift=4, flip=1.0, brightness=0.5)
+    video_B1TSS, previous_BL, padding_BT, rows_BTF = batch.inputs()
+    wanted = stack_views([lip_view(torch.from_numpy(sample.piece.crops_TSSC.copy())) for sample in samples])
+    assert torch.equal(video_B1TSS, wanted[0])
+    assert torch.equal(padding_BT, wanted[1])
+    assert torch.equal(previous_BL, tokens(tiny.TEXTS[:2], TOKENIZER).previous_BL)
+    assert rows_BTF is None
+
+
+def test_each_clip_is_altered_by_its_own_chance_and_lit_no_further_than_asked(held) -> None:
+    samples = [held()[0]] * 2
+    batch = collate(
+        samples, TOKENIZER, [np.random.default_rng(n) for n in range(2)], shift=4, flip=0.5, brightness=0.2
+    )
+    video_B1TSS = batch.inputs()[0]
+    assert not torch.equal(video_B1TSS[0], video_B1TSS[1])
+    assert all(0.8 <= gain <= 1.2 and gain != 1.0 for gain in batch.gains)
+    assert batch.gains[0] != batch.gains[1]
+
+
+def test_a_clip_that_is_heard_brings_the_row_of_each_frames_time(held) -> None:
+    samples = list(held(voice=Voice.GLOBAL))[1:3]
+    batch = heard(samples, TOKENIZER)
+    video_B1TSS, previous_BL, padding_BT, rows_BTF = batch.inputs()
+    assert video_B1TSS is None
+    assert rows_BTF.shape == (2, 12, 104)
+    for clip, sample in enumerate(samples):
+        own_TF = sample.voice.features_AF[: sample.piece.num_frames]
+        np.testing.assert_array_equal(rows_BTF[clip, : len(own_TF)].numpy(), own_TF)
+    assert padding_BT.tolist() == [[False] * 11 + [True], [False] * 12]
+    assert torch.equal(previous_BL, tokens(tiny.TEXTS[1:3], TOKENIZER).previous_BL)
+
+
+def test_a_clip_at_twice_the_frame_rate_hears_every_row_twice(held, talking) -> None:
+    piece = talking(num_frames=20, text="dead")
+    fast = replace(piece, pts_T=piece.pts_T // 2)
+    (sample,) = held([fast], voice=Voice.GLOBAL)
+    rows_TF = heard([sample], TOKENIZER).inputs()[3][0]
+    np.testing.assert_array_equal(rows_TF.numpy(), np.repeat(sample.voice.features_AF[:10], 2, axis=0))
+
+
+def test_some_batches_are_heard_the_same_ones_by_all_workers(task) -> None:
+    config = replace(CONFIG, steps=200, hearing=0.3)
+    places = [Place(), Place(rank=0, world=2), Place(rank=1, world=2)]
+    by_ear = [[batch.rows_BTF is not None for batch in task(config, place=place).batches(0)] for place in places]
+    assert by_ear[0] == by_ear[1] == by_ear[2]
+    assert 35 < sum(by_ear[0]) < 85
+    assert not any(batch.rows_BTF is not None for batch in task().batches(0))
+
+
+@pytest.mark.parametrize("hearing", [0.0, 0.5])
+def test_one_batch_can_be_learnt_by_heart(task, hearing) -> None:
+    """By sight or by ear, the reader comes to say what is said, and says so."""
+    reader = task(replace(CONFIG, hearing=hearing))
+    batch = next(b for b in reader.batches(0) if (b.rows_BTF is not None) == bool(hearing))
+    told = [reader.update(batch, None, 1e-2) for _ in range(60)]
+    assert told[-1]["lip"] < 0.5 * told[0]["lip"]
+    assert told[-1]["right"] == 1.0
+
+
+def test_the_loss_is_told_by_the_token(task) -> None:
+    reader = task()
+    batch = next(reader.batches(0))
+    with torch.no_grad():
+        logits_BLV, _ = reader.reader.train()(*batch.inputs())
+    summed = reading(logits_BLV, batch.texts.targets_BL, pad=PAD)
+    assert torch.allclose(reader.update(batch, None, 0.0)["lip"], summed / batch.texts.num_tokens)
+
+
+def texts_of(batch_texts: Texts) -> list[str]:
+    return [TOKENIZER.decode(row) for row in batch_texts.targets_BL.tolist()]
+
+
+def test_clips_that_are_too_long_give_their_place_to_the_next(task) -> None:
+    """Rows 0 to 3 have 10 to 13 frames; of the three to train on two are short enough."""
+    reader = task(replace(CONFIG, most_frames=11, steps=6))
+    told = [text for batch in reader.batches(0) for text in texts_of(batch.texts)]
+    assert set(told) == set(tiny.TEXTS[:2])
+    assert len(told) == 12
+
+
+def test_where_every_clip_is_too_long_the_setting_is_named(task) -> None:
+    reader = task(replace(CONFIG, most_frames=9))
+    with pytest.raises(ConfigError, match="`most_frames` leaves no clip: all have more than 9 frames"):
+        next(reader.batches(0))
+    assert reader.validate() == {}
+
+
+def test_only_rows_whose_text_is_known_are_shown(task, held, talking) -> None:
+    texts = ("", "dead", "  ", "a bed")
+    pieces = [talking(f"clip-{n}", num_frames=10, text=text) for n, text in enumerate(texts)]
+    reader = task(samples=held(pieces), train=range(4), valid=[0, 2])
+    told = {text for batch, _ in zip(reader.batches(0), range(6), strict=False) for text in texts_of(batch.texts)}
+    assert told == {"dead", "a bed"}
+    assert reader.validate() == {}
+
+
+def test_without_any_text_there_is_nothing_to_learn_from(task, held, talking) -> None:
+    with pytest.raises(ConfigError, match="needs rows with text, found none; give `text` in the manifest"):
+        task(samples=held([talking()]), train=[0], valid=[])
+
+
+def test_validation_is_the_loss_a_token_and_the_share_of_tokens_right(task) -> None:
+    reader = task(valid=[1, 2])
+    losses: list[Tensor] = []
+    hits = counted = 0
+    reader.reader.eval()
+    for number in (1, 2):
+        batch = collate([reader.materials.samples[number]], TOKENIZER)
+        with torch.no_grad():
+            logits_BLV, _ = reader.reader(*batch.inputs())
+        losses.append(reading(logits_BLV, batch.texts.targets_BL, pad=PAD))
+        hits += int((logits_BLV.argmax(-1) == batch.texts.targets_BL).sum())
+        counted += batch.texts.num_tokens
+    found = reader.validate()
+    assert list(found) == ["lip", "right"]
+    assert found["lip"] == pytest.approx(float(sum(losses)) / counted, rel=1e-5)
+    assert found["right"] == pytest.approx(hits / counted)
+    assert reader.reader.training
+    assert task(valid=[]).validate() == {}
+
+
+def test_padding_is_neither_right_nor_wrong() -> None:
+    logits_BLV = torch.eye(5)[torch.tensor([[4, 2, 1], [3, 4, 2]])]
+    targets_BL = torch.tensor([[4, 2, PAD], [4, 4, 2]])
+    assert float(right(logits_BLV, Texts(previous_BL=targets_BL, targets_BL=targets_BL))) == pytest.approx(4 / 5)
+
+
+def test_a_new_reader_has_a_row_for_each_symbol_there_is(task, tmp_path) -> None:
+    """A few texts give fewer symbols than asked for; no row is left that nothing would ever teach."""
+    tokenizer = train_tokenizer(tiny.TEXTS, 1000)
+    assert tokenizer.size < 50
+    asked = replace(CONFIG, network=replace(CONFIG.network, vocabulary=1000))
+    reader = task(asked, tokenizer=tokenizer)
+    assert reader.reader.config == replace(CONFIG.network, vocabulary=tokenizer.size)
+    reader.save_product(tmp_path / "reader.safetensors", Header(licence="none"))
+    network, found, _ = load_reader(tmp_path / "reader.safetensors")
+    assert (network.config.vocabulary, found.symbols) == (tokenizer.size, tokenizer.symbols)
+
+
+@pytest.fixture
+def start(tmp_path):
+    torch.manual_seed(5)
+    network = CONFIG.network.build()
+    save_weights(tmp_path / "start.safetensors", network, Header(licence="none"), TOKENIZER)
+    return tmp_path / "start.safetensors", network.state_dict()
+
+
+def test_a_reader_goes_on_from_weights_with_the_tokenizer_they_bring(task, start) -> None:
+    path, state = start
+    other = train_tokenizer(tiny.TEXTS, 12)
+    asked = replace(CONFIG, network=replace(CONFIG.network, vocabulary=64))
+    reader = task(asked, start=path, tokenizer=other)
+    assert reader.tokenizer.symbols == TOKENIZER.symbols
+    assert all(torch.equal(tensor, state[name]) for name, tensor in reader.reader.state_dict().items())
+
+
+def test_weights_of_another_reader_are_refused(task, start) -> None:
+    path, _ = start
+    with pytest.raises(ConfigError, match="`network` must be that of `start`, .*decoder_layers=1.*decoder_layers=2"):
+        task(replace(CONFIG, network=replace(CONFIG.network, decoder_layers=2)), start=path)
+
+
+def test_the_same_seed_builds_the_same_reader(task) -> None:
+    first, same, other = (task(config).reader.state_dict() for config in (CONFIG, CONFIG, replace(CONFIG, seed=1)))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_batch_moves_to_the_device_whole(held) -> None:
+    samples = list(held(voice=Voice.GLOBAL))[:2]
+    for batch in (collate(samples, TOKENIZER), heard(samples, TOKENIZER)):
+        moved = batch.to(torch.device("meta"))
+        given = [moved.texts.previous_BL, moved.texts.targets_BL, *moved.clips, moved.rows_BTF, moved.padding_BT]
+        assert {tensor.device.type for tensor in given if tensor is not None} == {"meta"}
+        assert moved.gains == batch.gains
