@@ -124,9 +124,7 @@ def test_clips_are_shown_as_they_are_where_nothing_is_left_to_chance(held) -> No
 
 def test_each_clip_is_altered_by_its_own_chance_and_lit_no_further_than_asked(held) -> None:
     samples = [held()[0]] * 2
-    batch = collate(
-        samples, TOKENIZER, [np.random.default_rng(n) for n in range(2)], shift=4, flip=0.5, brightness=0.2
-    )
+    batch = collate(samples, TOKENIZER, [np.random.default_rng(n) for n in range(2)], shift=4, flip=0.5, brightness=0.2)
     video_B1TSS = batch.inputs()[0]
     assert not torch.equal(video_B1TSS[0], video_B1TSS[1])
     assert all(0.8 <= gain <= 1.2 and gain != 1.0 for gain in batch.gains)
@@ -155,11 +153,11 @@ def test_a_clip_at_twice_the_frame_rate_hears_every_row_twice(held, talking) -> 
 
 
 def test_some_batches_are_heard_the_same_ones_by_all_workers(task) -> None:
-    config = replace(CONFIG, steps=200, hearing=0.3)
+    config = replace(CONFIG, steps=100, hearing=0.3)
     places = [Place(), Place(rank=0, world=2), Place(rank=1, world=2)]
     by_ear = [[batch.rows_BTF is not None for batch in task(config, place=place).batches(0)] for place in places]
     assert by_ear[0] == by_ear[1] == by_ear[2]
-    assert 35 < sum(by_ear[0]) < 85
+    assert 15 < sum(by_ear[0]) < 45
     assert not any(batch.rows_BTF is not None for batch in task().batches(0))
 
 
@@ -168,7 +166,7 @@ def test_one_batch_can_be_learnt_by_heart(task, hearing) -> None:
     """By sight or by ear, the reader comes to say what is said, and says so."""
     reader = task(replace(CONFIG, hearing=hearing))
     batch = next(b for b in reader.batches(0) if (b.rows_BTF is not None) == bool(hearing))
-    told = [reader.update(batch, None, 1e-2) for _ in range(60)]
+    told = [reader.update(batch, None, 1e-2) for _ in range(40)]
     assert told[-1]["lip"] < 0.5 * told[0]["lip"]
     assert told[-1]["right"] == 1.0
 
@@ -272,7 +270,7 @@ def test_a_reader_goes_on_from_weights_with_the_tokenizer_they_bring(task, start
 
 def test_weights_of_another_reader_are_refused(task, start) -> None:
     path, _ = start
-    with pytest.raises(ConfigError, match="`network` must be that of `start`, .*decoder_layers=1.*decoder_layers=2"):
+    with pytest.raises(ConfigError, match=r"`network` must be that of `start`, .*decoder_layers=1.*decoder_layers=2"):
         task(replace(CONFIG, network=replace(CONFIG.network, decoder_layers=2)), start=path)
 
 

@@ -11,21 +11,33 @@ import torch
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
-from talklip_ray.models.checkpoints import load_network
-from talklip_ray.models.talklip import small
+from talklip_ray.models.checkpoints import load_network, read_header
+from talklip_ray.models.tokenizer import Tokenizer, train_tokenizer
 from talklip_ray.storage.uri import open_store
 from talklip_ray.training import checkpointing
 from talklip_ray.training.checkpointing import NETWORK_FILE, Progress
-from talklip_ray.training.config import DataConfig, EngineConfig, EngineKind, KeepConfig, TrainConfig
+from talklip_ray.training.config import (
+    DataConfig,
+    EngineConfig,
+    EngineKind,
+    KeepConfig,
+    ReaderTrainConfig,
+    RunSettings,
+    SyncTrainConfig,
+    TrainConfig,
+)
+from talklip_ray.training.curriculum import CurriculumConfig, Phase, Standing
 from talklip_ray.training.loop import Save, Worker, run
+from talklip_ray.training.losses import RELEASED, LossWeights
 from talklip_ray.training.reading import Samples, hold_out
 from talklip_ray.training.task import Materials, Place
 from talklip_ray.training.tasks import build_task
+from tests.training import tiny
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
     name="tiny",
-    network=small("l"),
+    network=tiny.generator("l"),
     steps=4,
     data=DataConfig(clips=2, windows=1, window=1, flip=0.5, hold_out=0.3),
     engine=EngineConfig(kind=EngineKind.PLAIN),
@@ -101,7 +113,7 @@ def test_the_checkpoint_holds_a_network_that_dubbing_loads_and_that_says_where_i
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"network": replace(small("l"), output_width=4)}, "`network`"),
+        ({"network": replace(tiny.generator("l"), output_width=5)}, "`network`"),
         ({"engine": EngineConfig(kind=EngineKind.PLAIN, channels_last=True)}, "`engine`"),
     ],
 )
@@ -139,3 +151,120 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(train):
     config = replace(CONFIG, optimizer=replace(CONFIG.optimizer, learning_rate=1e30))
     with pytest.raises(TalklipError, match=r"step \d: the loss must be a finite number, found nan"):
         train(replace(config, steps=9))
+
+
+PLAIN = EngineConfig(kind=EngineKind.PLAIN)
+OFTEN = KeepConfig(checkpoint_every=3, validate_every=1, report_every=1)
+ALL = TrainConfig(
+    name="all",
+    network=tiny.generator("gc"),
+    steps=7,
+    losses=RELEASED,
+    curriculum=CurriculumConfig(most_steps=2),
+    critic=tiny.CRITIC,
+    listener_layers=1,
+    data=DataConfig(clips=2, windows=2, window=1, hold_out=0.1),
+    engine=PLAIN,
+    keep=OFTEN,
+)
+READER = ReaderTrainConfig(
+    name="reader",
+    network=tiny.reader(),
+    steps=5,
+    hearing=0.4,
+    data=DataConfig(clips=2, flip=0.5, brightness=0.2),
+    engine=PLAIN,
+    keep=OFTEN,
+)
+SYNC = SyncTrainConfig(
+    name="sync", network=tiny.SYNCNET, steps=5, data=DataConfig(clips=2, windows=2), engine=PLAIN, keep=OFTEN
+)
+
+
+@pytest.fixture
+def go(held, expert_file, tmp_path) -> Callable[..., tuple[Progress, Notebook]]:
+    """A run on four clips of which the last is held out; ``start`` is a checkpoint to go on from."""
+
+    def go(
+        config: RunSettings, name: str, *, start: Path | None = None, **materials: object
+    ) -> tuple[Progress, Notebook]:
+        given = {"samples": held(voice=config.voice), "train": range(3), "valid": [3], "tokenizer": tiny.TOKENIZER}
+        task = build_task(config, Materials(expert=expert_file, **given | materials))
+        begin = checkpointing.load(start, task, config, Place()) if start else Progress()
+        notebook = Notebook(tmp_path / name)
+        worker = Worker(config=config, task=task, device=CPU, place=Place(), report=notebook, data="four clips")
+        return run(worker, begin), notebook
+
+    return go
+
+
+TIMES = {"elapsed_s", "steps_per_s", "data_wait"}
+
+
+def told(notebook: Notebook) -> list[dict[str, float]]:
+    return [{name: value for name, value in m.items() if name not in TIMES} for m in notebook.metrics]
+
+
+@pytest.mark.parametrize(
+    ("config", "engines"), [(ALL, ("generator", "critic")), (READER, ("reader",)), (SYNC, ("syncnet",))]
+)
+def test_whatever_is_trained_going_on_changes_nothing(go, config, engines):
+    """Critic, expert, phases, patience, dropout and skipped layers included: every report and every weight."""
+    ended, unbroken = go(config, "unbroken")
+    again, resumed = go(config, "resumed", start=unbroken.saved[0])
+    assert told(resumed) == told(unbroken)[3:]
+    assert (again.step, again.standing) == (ended.step, ended.standing)
+    for engine in engines:
+        ours, theirs = (torch.load(n.saved[-1] / engine / "engine.pt", weights_only=True) for n in (resumed, unbroken))
+        assert torch.equal(numbers_in(ours), numbers_in(theirs))
+
+
+def numbers_in(state: object) -> torch.Tensor:
+    """All numbers of nested dicts and lists, in order."""
+    if isinstance(state, dict | list | tuple):
+        values = state.values() if isinstance(state, dict) else state
+        return torch.cat([torch.zeros(0, dtype=torch.float64), *(numbers_in(value) for value in values)])
+    return torch.as_tensor(0 if state is None else state, dtype=torch.float64).flatten()
+
+
+@pytest.mark.parametrize(
+    "standing",
+    [
+        Standing(phase=Phase.TUNE_LISTENER, since=2, best=0.1 + 0.2, waited=4),
+        Standing(phase=Phase.READ_LIPS, since=9, over=True),
+    ],
+)
+def test_phase_best_and_patience_survive_a_checkpoint(standing, held, tmp_path):
+    config = replace(ALL, network=tiny.generator("l"), losses=LossWeights(critic=0.07))
+    task = build_task(config, Materials(samples=held(), train=[0]))
+    progress = Progress(step=11, elapsed_s=1 / 3, terms={"l1": 0.1}, valid={"l1": 0.3}, standing=standing)
+    checkpointing.save(tmp_path, task, progress, config, Place(), "four clips")
+    assert checkpointing.load(tmp_path, task, config, Place()) == progress
+    assert read_header(tmp_path / NETWORK_FILE).notes["phase"] == standing.phase
+
+
+def test_each_phase_has_its_steps_and_its_terms_and_the_last_one_ends_the_run(go):
+    ended, notebook = go(ALL, "run")
+    assert ["lip" in m for m in notebook.metrics] == ["contrast" in m for m in notebook.metrics]
+    assert ["lip" in m for m in notebook.metrics] == [False] * 4 + [True] * 3
+    assert all({"critic", "critic_real", "critic_fake", "valid_l1"} <= m.keys() for m in notebook.metrics)
+    assert (ended.step, ended.standing and ended.standing.over) == (6, True)
+    assert read_header(notebook.saved[-1] / NETWORK_FILE).notes["phase"] == "read_lips"
+
+
+def test_a_run_that_is_over_goes_no_further_when_it_is_taken_up_again(go):
+    ended, notebook = go(ALL, "run")
+    again, resumed = go(ALL, "again", start=notebook.saved[-1])
+    assert (again.step, len(resumed.metrics)) == (ended.step, 1)
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_reader_does_not_go_on_with_numbers_that_mean_something_else(go, same_size):
+    """As rows added between two runs would have it, whose tokenizer is made of all texts."""
+    _, notebook = go(READER, "run")
+    mine = tiny.TOKENIZER
+    mixed = Tokenizer(mine.model, (*mine.symbols[:4], *reversed(mine.symbols[4:])))
+    other = mixed if same_size else train_tokenizer(tiny.TEXTS, 12)
+    assert (other.size == mine.size) is same_size
+    with pytest.raises(ConfigError, match="the texts must be those that the checkpoint's tokenizer was made from"):
+        go(READER, "other", start=notebook.saved[0], tokenizer=other)

@@ -22,7 +22,7 @@ from talklip_ray.storage.uri import open_store
 from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.prepare import spans
 from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards, read_manifest
-from talklip_ray.training.shards import SOUND_MARGIN, open_shard, read_piece
+from talklip_ray.training.shards import SOUND_MARGIN, Piece, open_shard, read_piece
 
 FPS, NUM_FRAMES, TONE = 25, 40, 440.0
 
@@ -35,7 +35,10 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     film(folder / "face.mp4", [np.roll(portrait, 2 * n, axis=1) for n in range(NUM_FRAMES)])
     film(folder / "wall.mp4", [portrait[:128, 384:512]] * NUM_FRAMES)
     (folder / "broken.mp4").write_bytes(b"not a film")
-    rows = [{"id": name, "video": f"{name}.mp4", "mouth": 1} for name in ("face", "wall", "broken", "absent")]
+    rows = [
+        {"id": name, "video": f"{name}.mp4", "text": "see my face", "mouth": 1}
+        for name in ("face", "wall", "broken", "absent")
+    ]
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -121,13 +124,26 @@ def test_a_shard_that_is_there_is_not_made_again_until_its_video_changes(films, 
     assert (changed.skipped, changed.num_frames) == (False, 20)
 
 
-def test_a_long_clip_becomes_pieces_that_give_the_same_crops_as_the_whole(films, made, tmp_path):
-    _, report, uri = make(films, tmp_path, piece_seconds=1.0)
-    assert report.num_rows == 2
-    with open_shard(Path(made[2]), "whole") as shard:
-        whole = read_piece(shard, 0, "whole")
+@pytest.fixture(scope="module")
+def cut(films, tmp_path_factory: pytest.TempPathFactory):
+    """The same manifest, a clip cut after each second."""
+    return make(films, tmp_path_factory.mktemp("cut"), piece_seconds=1.0)
+
+
+def read(made: tuple[Sharder, ShardReport, str]) -> list[Piece]:
+    _, report, uri = made
     with open_shard(Path(uri), uri) as shard:
-        pieces = [read_piece(shard, row, uri) for row in (0, 1)]
+        return [read_piece(shard, row, uri) for row in range(report.num_rows)]
+
+
+def test_what_is_said_stays_with_a_clip_that_is_whole_and_with_no_piece_of_one_that_is_cut(made, cut):
+    """Nobody knows which words are in which piece."""
+    assert [piece.text for piece in read(made)] == ["see my face"]
+    assert [piece.text for piece in read(cut)] == ["", ""]
+
+
+def test_a_long_clip_becomes_pieces_that_give_the_same_crops_as_the_whole(made, cut):
+    (whole,), pieces = read(made), read(cut)
     assert [piece.start for piece in pieces] == [0, 20]
     np.testing.assert_array_equal(np.concatenate([p.crops_TSSC for p in pieces]), whole.crops_TSSC)
     np.testing.assert_array_equal(pieces[1].pts_T, whole.pts_T[20:])
