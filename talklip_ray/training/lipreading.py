@@ -27,7 +27,7 @@ from talklip_ray.training.engine import Engine, build_engine
 from talklip_ray.training.losses import reading
 from talklip_ray.training.reading import Sample
 from talklip_ray.training.spoken import Texts, tokens
-from talklip_ray.training.task import Materials
+from talklip_ray.training.task import Materials, OnePhase
 from talklip_ray.training.windows import draws
 
 
@@ -64,7 +64,7 @@ class ReadingBatch:
         )
 
 
-class LipReading:
+class LipReading(OnePhase):
     """A Task: a lip reader from clips whose text is known."""
 
     def __init__(self, config: ReaderTrainConfig, materials: Materials) -> None:
@@ -127,15 +127,6 @@ class LipReading:
             self.config.where,
             f"`most_frames` leaves no clip: all have more than {self.config.most_frames} frames",
         )
-
-    def begin(self) -> Standing | None:
-        return None
-
-    def pace(self, standing: Standing | None, step: int) -> Standing | None:
-        return standing
-
-    def judge(self, standing: Standing | None, found: dict[str, float], step: int) -> Standing | None:
-        return standing
 
     def update(self, batch: ReadingBatch, standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
         engine = self.engines["reader"]

@@ -64,6 +64,9 @@ def prepare(row: Talking, config: PrepareConfig, store: Store, detector: Detecto
                 )
                 continue
             first, samples = _listen(audio, row.audio or row.video, info, sound, start, stop)
+            if sound.num_speech_samples <= first + SOUND_MARGIN:
+                yield NoUsePieceError(where, "must be heard as well as seen, found that its sound ends before")
+                continue
             yield Piece(
                 id=row.id,
                 piece=number,

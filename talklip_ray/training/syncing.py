@@ -29,7 +29,7 @@ from talklip_ray.training.curriculum import Standing
 from talklip_ray.training.engine import Engine, build_engine
 from talklip_ray.training.reading import Sample
 from talklip_ray.training.shards import SAMPLE_RATE, SOUND_MARGIN
-from talklip_ray.training.task import Materials
+from talklip_ray.training.task import Materials, OnePhase
 from talklip_ray.training.windows import draws, starts_of
 
 _ROWS_PER_SECOND = 100
@@ -50,7 +50,7 @@ class SyncBatch:
         return replace(self, video_N3THW=self.video_N3THW.to(device), mfcc_NKCW=self.mfcc_NKCW.to(device))
 
 
-class Syncing:
+class Syncing(OnePhase):
     """A Task: SyncNet from clips whose own sound is in step."""
 
     def __init__(self, config: SyncTrainConfig, materials: Materials) -> None:
@@ -95,15 +95,6 @@ class Syncing:
                 shifts_NK = [_shifts(config.most_shift, config.wrong, chance) for _ in chosen]
                 return windows(sample, chosen, np.array(shifts_NK))
         raise ConfigError(config.where, f"no clip has {FRAMES} usable frames in a row")
-
-    def begin(self) -> Standing | None:
-        return None
-
-    def pace(self, standing: Standing | None, step: int) -> Standing | None:
-        return standing
-
-    def judge(self, standing: Standing | None, found: dict[str, float], step: int) -> Standing | None:
-        return standing
 
     def update(self, batch: SyncBatch, standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
         engine = self.engines["syncnet"]

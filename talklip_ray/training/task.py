@@ -75,3 +75,16 @@ class Task(Protocol):
 
     def save_product(self, path: Path, header: Header) -> None:
         """Weights as others load them; called inside the first engine's ``whole``."""
+
+
+class OnePhase:
+    """For tasks without a curriculum."""
+
+    def begin(self) -> Standing | None:
+        return None
+
+    def pace(self, standing: Standing | None, step: int) -> Standing | None:
+        return standing
+
+    def judge(self, standing: Standing | None, found: dict[str, float], step: int) -> Standing | None:
+        return standing

@@ -173,6 +173,18 @@ def test_speech_of_another_file_takes_the_place_of_the_clips_own(films, tmp_path
     assert (piece.text, piece.num_samples) == ("low", 16_000)
 
 
+def test_a_piece_that_begins_after_the_sound_has_ended_is_left_out(films, tmp_path):
+    """Training could make no steps of its sound."""
+    with wave.open(str(tmp_path / "short.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.full(12_000, 99, "<i2").tobytes())
+    row = {"id": "face", "video": str(films / "face.mp4"), "audio": str(tmp_path / "short.wav")}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row))
+    made = make(tmp_path, tmp_path / "out", piece_seconds=0.8)
+    assert [(piece.start, piece.num_frames) for piece in read(made)] == [(0, 20)]
+    assert "frames 20 to 40: must be heard as well as seen" in made[1].failures[0].message
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -134,13 +134,19 @@ WATCHED = LossWeights(critic=0.5)
 
 
 def against_a_critic(*, learning_rate: float = 1e-3) -> Cast:
-    """A tiny generator and its critic, the same ones each time."""
+    """A tiny generator and its critic, the same ones each time.
+
+    The critic's weights let a picture through: with torch's own, its first thousand steps would go into that.
+    """
     torch.manual_seed(3)
     optimizer = OptimizerConfig(learning_rate=learning_rate, betas=(0.9, 0.999))
     generator, critic = (
         build_engine(config.build(), EngineConfig(kind=EngineKind.PLAIN), optimizer, CPU)
         for config in (tiny.generator("l"), tiny.CRITIC)
     )
+    for layer in critic.network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, SLOPE)
     return Cast(generator=generator, critic=critic)
 
 
@@ -159,7 +165,8 @@ def test_the_critic_learns_from_its_own_verdicts_alone(batch_for):
     verdicts = genuine(other.critic.network(batch.targets_N3SS)) + forged(other.critic.network(painted_N3SS))
     wanted = torch.autograd.grad(verdicts, list(other.critic.network.parameters()))
     for met, due in zip(gradients_at_step(cast, batch), wanted, strict=True):
-        assert torch.allclose(met, due, atol=1e-7)
+        assert torch.allclose(met, due, rtol=1e-3, atol=1e-6)
+        assert due.abs().max() > 1e-4
 
 
 def test_the_released_leak_adds_the_weighted_perceptual_gradient_to_the_critics_own(batch_for):
@@ -169,9 +176,9 @@ def test_the_released_leak_adds_the_weighted_perceptual_gradient_to_the_critics_
     painted_N3SS = other.generator(*batch.inputs()).patches_N3SS.detach()
     perceptual = WATCHED.critic * genuine(other.critic.network(painted_N3SS))
     extra = torch.autograd.grad(perceptual, list(other.critic.network.parameters()))
-    assert any(due.abs().max() > 1e-4 for due in extra)
     for met, own, due in zip(leaked, clean, extra, strict=True):
-        assert torch.allclose(met, own + due, atol=1e-6)
+        assert torch.allclose(met, own + due, rtol=1e-3, atol=1e-6)
+        assert due.abs().max() > 1e-4
 
 
 def test_the_generator_is_told_by_a_critic_that_holds_still(batch_for):
@@ -194,11 +201,7 @@ def test_the_critic_judges_what_was_painted_before_the_generators_update(batch_f
 
 
 def test_a_critic_learns_to_tell_painted_from_real(batch_for):
-    """From weights that let a picture through: with torch's own, the first thousand steps would go into that."""
     critic, real_N3SS = against_a_critic().critic, batch_for().targets_N3SS
-    for layer in critic.network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, SLOPE)
     terms = Terms(l1=torch.zeros(()))
     told = [improve_critic(critic, 0.5 * real_N3SS, real_N3SS, terms, 3e-3).floats() for _ in range(30)]
     first, last = (said["critic_real"] + said["critic_fake"] for said in (told[0], told[-1]))
