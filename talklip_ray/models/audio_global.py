@@ -85,8 +85,9 @@ class GlobalListener(nn.Module):
         x_BAD = self.dropout(x_BAD + self.position(x_BAD))
         heard_B11A = None if padding_BA is None else ~padding_BA[:, None, None, :]
         for block in self.blocks:
-            if not self.training or torch.rand(()) >= self.layer_drop:
-                x_BAD = block(x_BAD, heard_B11A)
+            y_BAD = block(x_BAD, heard_B11A)
+            # left out, it counts nothing but is computed: workers draw apart, and their collectives must not
+            x_BAD = y_BAD if not self.training or torch.rand(()) >= self.layer_drop else torch.lerp(x_BAD, y_BAD, 0.0)
         out_BAD: Tensor = self.norm(x_BAD)
         return out_BAD
 

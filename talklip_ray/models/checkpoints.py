@@ -69,7 +69,11 @@ def save_tensors(
     symbols = tokenizer.symbols if tokenizer else ()
     header = replace(header, symbols=symbols, tensors_sha256=digest(tensors), format=FORMAT)
     text = json.dumps(asdict(header), sort_keys=True)
-    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={KEY: text}))
+    try:
+        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={KEY: text}))
+    except (SafetensorError, RuntimeError) as error:  # two names for the same memory are one of the reasons
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(str(path), f"tensors must each be their own and fit the disk: {reason}") from error
     return header
 
 

@@ -24,18 +24,25 @@ from torch.serialization import safe_globals
 from talklip_ray.errors import WeightsError
 
 _MAX_PICKLE = 64 << 20
+_MAX_COPIED = 1 << 30
+"""Bytes that a pickle's calls may copy out of its strings."""
 _MAX_OPCODES = 4_000_000
 _LEGACY_PICKLES = 5
 """Torch's older format is so many pickles one after the other, then bare numbers."""
 _MAX_VISITED = 200_000
+_PUTS, _GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 
 _REBUILT = re.compile(
-    r"collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(bytearray|complex|set)|"
-    r"torch\.(Tensor|Size|device|\w*Storage|storage\.\w+|nn\.parameter\.Parameter|_utils\._rebuild_\w+|"
-    r"_tensor\._rebuild_from_type_v2|serialization\._get_layout|(b?float|complex|q?u?int|bits)\d+\w*|"
+    r"collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(complex|set)|"
+    r"torch\.(Tensor|Size|device|\w*Storage|storage\.\w+|nn\.parameter\.Parameter|"
+    r"_utils\._rebuild_(tensor(_v[23])?|parameter(_with_state)?)|_tensor\._rebuild_from_type_v2|serialization\._get_layout|(b?float|complex|q?u?int|bits)\d+\w*|"
     r"bool|half|float|double|int|long|short|per_\w+)"
 )
-"""What torch's restricted reader may rebuild; it decides, this list only words the refusal."""
+"""What may be rebuilt, of all that torch's restricted reader would: nothing that makes more of less, such as an array
+of any length from a number.
+"""
+_COPYING = "_codecs.encode"
+"""How pickles of protocol 2 make bytes of a string."""
 _INERT = re.compile(
     r"(argparse|fairseq|omegaconf|hydra|sentencepiece|typing|enum|pathlib|examples"
     r"|av_?hubert|hubert(_pretraining|_asr|_dataset|_criterion)?)\..+"
@@ -49,6 +56,9 @@ _MAPPINGS = ("collections.defaultdict",)
 _OLD_NAMES = {"__builtin__.long": "builtins.int", "__builtin__.unicode": "builtins.str"}
 _OLD_ROOTS = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 """Names of Python 2, which pickles of protocol 2 still use."""
+
+_END, _LOCATOR, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
+"""A zip archive's last records, in reverse."""
 
 _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError,
@@ -152,10 +162,17 @@ def _quoted(names: list[str], most: int = 5) -> str:
 
 
 def _check_size(path: Path) -> bool:
-    """Whether the file is a zip archive; refuses one that would unpack into more than it is."""
+    """Whether torch takes the file for a zip archive; refuses one that would unpack into more than it is."""
     try:
-        if not zipfile.is_zipfile(path):
-            return False
+        with path.open("rb") as stream:
+            if stream.read(4) != b"PK\x03\x04":
+                return False
+            if not _ends_plainly(stream, path.stat().st_size):
+                raise WeightsError(
+                    str(path),
+                    "must be a readable checkpoint, as torch.save writes it, with its directory right before its end, "
+                    "found none there; download it again and compare its size and digest with the publisher's",
+                )
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError) as error:
@@ -170,6 +187,46 @@ def _check_size(path: Path) -> bool:
     return True
 
 
+def _ends_plainly(stream: IO[bytes], size: int) -> bool:
+    """Whether a zip archive's directory ends where the end records begin, and those end the file, as torch.save
+    writes it: then what is checked here is what torch's reader, which looks for them in another way, will find.
+    """
+    last = _END64.size + _LOCATOR.size + _END.size
+    stream.seek(max(0, size - last))
+    tail = stream.read(last).rjust(last, b"\0")
+    end64 = _END64.unpack_from(tail)
+    locator = _LOCATOR.unpack_from(tail, _END64.size)
+    end = _END.unpack_from(tail, _END64.size + _LOCATOR.size)
+    if end[0] != b"PK\x05\x06" or end[-1]:
+        return False
+    if locator[0] != b"PK\x06\x07":
+        return bool(end[5] + end[6] == size - _END.size)
+    return bool(end64[0] == b"PK\x06\x06" and locator[2] == size - last == end64[8] + end64[9])
+
+
+class _Short:
+    """The start of a stream, for pickles: WeightsError where they go on for longer than settings do."""
+
+    def __init__(self, stream: IO[bytes], where: str) -> None:
+        self._stream, self._where, self._left = stream, where, _MAX_PICKLE
+
+    def read(self, size: int) -> bytes:
+        self._take(size)
+        return self._stream.read(size)
+
+    def readline(self) -> bytes:
+        line = self._stream.readline(self._left + 1)
+        self._take(len(line))
+        return line
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise WeightsError(
+                self._where, f"must be a checkpoint with pickles of at most {_MAX_PICKLE} bytes, this asks for more"
+            )
+
+
 def _named_globals(path: Path, is_zip: bool) -> list[str]:
     """The classes and functions a file's pickles name, by reading opcodes only."""
     found: set[str] = set()
@@ -178,34 +235,48 @@ def _named_globals(path: Path, is_zip: bool) -> list[str]:
             with zipfile.ZipFile(path) as archive:
                 pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
                 with archive.open(pickled) as stream:
-                    found.update(_globals(stream))
+                    found.update(_globals(_Short(stream, str(path)), str(path)))
             return sorted(found)
         with path.open("rb") as stream:
+            short = _Short(stream, str(path))
             for _ in range(_LEGACY_PICKLES):
-                found.update(_globals(stream))
+                found.update(_globals(short, str(path)))
     return sorted(found)
 
 
-def _globals(stream: IO[bytes]) -> Iterator[str]:
-    """Names that one pickle imports. Strings are followed through the memo, which is all STACK_GLOBAL needs."""
+def _globals(stream: IO[bytes] | _Short, where: str) -> Iterator[str]:
+    """Names that one pickle imports. Strings are followed through the memo, which is all STACK_GLOBAL needs.
+
+    WeightsError where its calls of ``_COPYING`` would fill the memory. Whatever they are called with is a string of
+    the pickle, and who is to be called is on top of the stack right after it was named or taken from the memo.
+    """
     strings: list[str] = []
     memo: dict[int, str] = {}
-    for count, (opcode, value, _) in enumerate(pickletools.genops(stream)):
+    copiers: set[int] = set()
+    copies, longest, is_copier = 0, 0, False
+    for count, (opcode, value, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
         if count > _MAX_OPCODES:
-            return
+            raise WeightsError(where, f"pickles must have at most {_MAX_OPCODES} opcodes, found more")
         name = ""
+        if opcode.name in _PUTS or opcode.name == "MEMOIZE":
+            slot = len(memo) if opcode.name == "MEMOIZE" else int(value or 0)
+            memo[slot] = strings[-1] if strings else ""
+            copiers |= {slot} if is_copier else set()
+            continue
+        is_copier = opcode.name in _GETS and value in copiers
         if "UNICODE" in opcode.name or "STRING" in opcode.name:
             strings.append(str(value))
-        elif opcode.name == "MEMOIZE":
-            memo[len(memo)] = strings[-1] if strings else ""
-        elif opcode.name in ("BINPUT", "LONG_BINPUT", "PUT") and isinstance(value, int):
-            memo[value] = strings[-1] if strings else ""
-        elif opcode.name in ("BINGET", "LONG_BINGET", "GET") and isinstance(value, int):
-            strings.append(memo.get(value, ""))
+            longest = max(longest, len(strings[-1]))
+        elif opcode.name in _GETS:
+            strings.append(memo.get(int(value or 0), ""))
         elif opcode.name in ("GLOBAL", "INST"):
             name = str(value).replace(" ", ".")
+            is_copier = name == _COPYING
         elif opcode.name == "STACK_GLOBAL":
             name = ".".join(strings[-2:])
+        copies += is_copier
+        if copies * longest > _MAX_COPIED:
+            raise WeightsError(where, f"a pickle may copy at most {_MAX_COPIED} bytes, {copies} copies of {longest} do")
         if re.fullmatch(r"\w+(\.\w+)*", name):
             root, dot, rest = name.partition(".")
             yield _OLD_NAMES.get(name) or _OLD_ROOTS.get(root, root) + dot + rest

@@ -61,7 +61,10 @@ def save(folder: Path, task: Task, progress: Progress, config: RunSettings, plac
     for name, engine in task.engines.items():
         (folder / name).mkdir(exist_ok=True)
         engine.save(folder / name)
-    save_file({"torch": torch.get_rng_state()}, folder / _random_file(place.rank))
+    random = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():  # dropout on a GPU draws there
+        random["cuda"] = torch.cuda.get_rng_state()
+    save_file(random, folder / _random_file(place.rank))
     first = next(iter(task.engines.values()))
     with first.whole():
         if place.rank == 0:
@@ -94,7 +97,10 @@ def load(folder: Path, task: Task, config: RunSettings, place: Place) -> Progres
     for name, engine in task.engines.items():
         engine.load(folder / name)
     try:
-        torch.set_rng_state(load_file(folder / _random_file(place.rank))["torch"])
+        random = load_file(folder / _random_file(place.rank))
+        torch.set_rng_state(random["torch"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["cuda"])
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise ConfigError(where, f"the random state of rank {place.rank} must be there: {error}") from error
     return state.progress

@@ -47,7 +47,12 @@ class Dubbing:
                 critic.load_state_dict(load_weights(materials.critic, Kind.CRITIC)[0].state_dict())
             self.engines["critic"] = build_engine(critic, *build)  # type: ignore[arg-type]
         watching = expert.to(materials.device) if expert is not None and config.watches else None
-        self.cast = Cast(generator=self.engines["generator"], critic=self.engines.get("critic"), expert=watching)
+        self.cast = Cast(
+            generator=self.engines["generator"],
+            critic=self.engines.get("critic"),
+            expert=watching,
+            workers=materials.place.world,
+        )
 
     @property
     def network(self) -> TalkLip:

@@ -133,6 +133,7 @@ class DeepSpeedEngine:
         )
         self.engine.checkpoint_engine = _inert(self.engine.checkpoint_engine)
         self.network = self.engine.module
+        self._begun: set[Any] = set()
 
     def __call__(self, *inputs: Any) -> Any:
         return self.engine(*_laid_out(inputs, self.layout))
@@ -145,7 +146,10 @@ class DeepSpeedEngine:
 
     def step(self, learning_rate: float) -> None:
         _set_rate(self.optimizer, learning_rate)
+        _hold_idle(self.engine.basic_optimizer, self._begun)
         self.engine.step()
+        if self.zero3:  # it would take a parameter's last gradient again where the next loss has none for it
+            self.optimizer.grad_partitions_flat_buffer.zero_()
 
     def save(self, folder: Path) -> None:
         self.engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
@@ -189,8 +193,28 @@ def _deepspeed_config(config: EngineConfig, optimizer: OptimizerConfig, micro_ba
 
 
 def _adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.Adam:
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(trained, lr=config.learning_rate, betas=config.betas, eps=config.eps)
+    """One group for each part of the network: DeepSpeed lays a group's parameters end to end and counts their steps
+    as one, and parts begin to learn at different times.
+    """
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            parts.setdefault(name.partition(".")[0], []).append(parameter)
+    groups = [{"params": trained} for trained in parts.values()]
+    return torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
+
+
+def _hold_idle(optimizer: torch.optim.Optimizer, begun: set[Any]) -> None:
+    """Parameters that have had no gradient yet have taken no step. DeepSpeed gives them zeros for gradients, which
+    Adam would count: with the mean of squares still empty, their first true steps would be many times too large.
+    """
+    for parameter, state in optimizer.state.items():
+        if parameter in begun or "exp_avg_sq" not in state:
+            continue
+        if state["exp_avg_sq"].any():
+            begun.add(parameter)
+        else:
+            state["step"].zero_()
 
 
 def _set_rate(optimizer: Any, learning_rate: float) -> None:

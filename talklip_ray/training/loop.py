@@ -80,10 +80,16 @@ def _share(worker: Worker, progress: Progress) -> float:
     share = progress.step / worker.config.steps
     if not worker.minutes:
         return share
-    share_1 = torch.tensor([max(share, progress.elapsed_s / (60.0 * worker.minutes))], device=worker.device)
-    if worker.place.world > 1:
-        dist.broadcast(share_1, 0)
-    return float(share_1)
+    return _of_rank_0(worker, [max(share, progress.elapsed_s / (60.0 * worker.minutes))])[0]
+
+
+def _of_rank_0(worker: Worker, values: list[float]) -> list[float]:
+    """The same numbers on all workers: rank 0's."""
+    if worker.place.world == 1:
+        return values
+    values_N = torch.tensor(values, dtype=torch.float64, device=worker.device)
+    dist.broadcast(values_N, 0)
+    return [float(value) for value in values_N]
 
 
 def _checked(progress: Progress, terms: dict[str, Tensor]) -> Progress:
@@ -115,10 +121,13 @@ def _finish(worker: Worker, progress: Progress) -> Progress:
 
 
 def _validated(worker: Worker, progress: Progress) -> Progress:
-    """Every worker validates the same rows, so that all come to the same standing."""
+    """Every worker validates the same rows, but with batch statistics of its own. Rank 0's are those that are saved,
+    so what it finds counts for all: workers of different standing would wait for each other for ever.
+    """
     found = worker.task.validate()
     if not found:
         return progress
+    found = dict(zip(found, _of_rank_0(worker, list(found.values())), strict=True))
     return replace(progress, valid=found, standing=worker.task.judge(progress.standing, found, progress.step))
 
 

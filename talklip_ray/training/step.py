@@ -27,6 +27,8 @@ class Cast:
     critic: Engine | None = None
     expert: LipReader | None = None
     """Frozen and in eval mode; outside any engine."""
+    workers: int = 1
+    """Among how many a global batch is shared out. Engines average gradients over them."""
 
 
 def step(
@@ -56,7 +58,8 @@ def objective(cast: Cast, batch: Batch, weights: LossWeights, *, critic_learns: 
                 terms = replace(terms, critic=genuine(cast.critic.network(patches_N3SS)))
         if cast.expert is not None and batch.spoken is not None and (weights.lip or weights.contrast):
             lip, pair = _watch(cast.expert, batch, patches_N3SS, anchors_ND, weights)
-            terms = replace(terms, lip=lip, contrast=pair)
+            # a sum over the batch, of which only a share is here: the mean over workers of this is the whole
+            terms = replace(terms, lip=None if lip is None else cast.workers * lip, contrast=pair)
     return patches_N3SS, terms
 
 

@@ -85,3 +85,17 @@ def test_sizes_that_do_not_divide_are_refused() -> None:
         GlobalListenerConfig(width=100, heads=3)
     with pytest.raises(ConfigError, match="positive"):
         GlobalListenerConfig(heads=0)
+
+
+def test_a_block_left_out_changes_nothing_and_learns_nothing_but_takes_its_part() -> None:
+    """Its gradients are zeros, not missing: who trains with several workers adds them up, block by block."""
+    torch.manual_seed(0)
+    config = GlobalListenerConfig(width=48, hidden=48, heads=3, layers=2, dropout=0, layer_drop=1.0)
+    network, rows = GlobalListener(config), torch.randn(1, 9, 104)
+    given = network(rows)
+    given.square().sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in network.blocks.parameters())
+    assert network.audio.weight.grad is not None
+    assert network.audio.weight.grad.any()
+    network.blocks = torch.nn.ModuleList()
+    assert torch.equal(network(rows), given)

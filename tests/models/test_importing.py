@@ -275,6 +275,20 @@ def test_files_that_are_not_checkpoints_are_refused(tmp_path: Path, content: byt
         import_released(path, tmp_path / "out.safetensors")
 
 
+def test_tensors_that_are_one_and_the_same_are_refused(tmp_path: Path) -> None:
+    state = by_their_names(Kind.CRITIC, TINY["critic"][1])
+    alike = [name for name, tensor in state.items() if tensor.shape == state["binary_pred.0.bias"].shape]
+    same = {name: state[name] for name in state} | {
+        name: state["face_encoder_blocks.6.0.conv_block.0.bias"]
+        for name, tensor in state.items()
+        if tensor.shape == state["face_encoder_blocks.6.0.conv_block.0.bias"].shape
+    }
+    assert alike
+    with pytest.raises(WeightsError, match="must each be their own"):
+        import_released(checkpoint(tmp_path / "d.pth", same), tmp_path / "d.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["d.pth"]
+
+
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "g.pth", by_their_names(Kind.TALKLIP, tiny("l")))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,81 @@ def test_nearer_objects_are_walked_first() -> None:
 def test_a_pickle_is_told_from_a_tokenizers_model(tmp_path: Path, content: bytes, is_one: bool) -> None:
     (tmp_path / "x").write_bytes(content)
     assert is_pickle(tmp_path / "x") is is_one
+
+
+def archive(path: Path, pickled: bytes, **options: Any) -> Path:
+    with zipfile.ZipFile(path, "w", **options) as made:
+        for name, content in (("data.pkl", pickled), ("version", b"3\n"), ("byteorder", b"little")):
+            made.writestr(f"a/{name}", content)
+    return path
+
+
+def of_many_zeros() -> bytes:
+    """What unpacks into a pickle of a string far longer than the file."""
+    return b"\x80\x02" + word("\0" * (1 << 22)) + b"."
+
+
+def test_a_pickle_that_unpacks_into_more_than_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"entries must fit its \d+ bytes, uncompressed"):
+        read_pickle(archive(tmp_path / "bomb.pth", of_many_zeros(), compression=zipfile.ZIP_DEFLATED))
+
+
+def test_so_it_is_behind_a_false_end_which_torchs_reader_overlooks(tmp_path: Path) -> None:
+    path = archive(tmp_path / "bomb.pth", of_many_zeros(), compression=zipfile.ZIP_DEFLATED)
+    path.write_bytes(path.read_bytes() + b"PK\x05\x06")
+    assert len(torch.load(path, weights_only=True)) == 1 << 22
+    with pytest.raises(WeightsError, match="directory right before its end"):
+        read_pickle(path)
+
+
+def test_so_it_is_behind_a_second_directory_which_only_this_check_would_read(tmp_path: Path) -> None:
+    """One directory where the end record says it is, another where it would be if something stood before the file."""
+    bomb = archive(tmp_path / "bomb.pth", of_many_zeros(), compression=zipfile.ZIP_DEFLATED).read_bytes()
+    good = archive(tmp_path / "good.pth", b"\x80\x02}.").read_bytes()
+    end, first = bomb[-22:], bomb[struct.unpack_from("<L", bomb, len(bomb) - 6)[0] : -22]
+    second = good[struct.unpack_from("<L", good, len(good) - 6)[0] : -22]
+    assert len(first) == len(second)
+    (tmp_path / "both.pth").write_bytes(bomb[:-22] + second + end)
+    assert len(torch.load(tmp_path / "both.pth", weights_only=True)) == 1 << 22
+    with pytest.raises(WeightsError, match="directory right before its end"):
+        read_pickle(tmp_path / "both.pth")
+
+
+@pytest.mark.parametrize("comment", [b"", b"hello"])
+def test_an_archive_without_large_file_records_is_read_unless_something_follows_it(
+    tmp_path: Path, comment: bytes
+) -> None:
+    path = archive(tmp_path / "old.pth", b"\x80\x02}.")
+    with zipfile.ZipFile(path, "a") as made:
+        made.comment = comment
+    if not comment:
+        assert read_pickle(path) == {}
+        return
+    with pytest.raises(WeightsError, match="directory right before its end"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize("body", [
+    b"(c_codecs\nencode\nq\x01" + word("a" * (1 << 20)) + b"q\x02" + word("latin1") + b"q\x03"
+    + b"h\x01h\x02h\x03\x86R" * 2000 + b"t.",
+    b"(" + word("a" * (1 << 20)) + b"q\x02" + word("latin1") + b"\x86q\x03"
+    + b"c_codecs\nencode\nh\x03R" * 2000 + b"t.",
+])  # fmt: skip
+def test_calls_that_would_fill_the_memory_with_copies_are_refused(tmp_path: Path, body: bytes) -> None:
+    with pytest.raises(WeightsError, match="may copy at most"):
+        read_pickle(legacy(tmp_path, body))
+
+
+@pytest.mark.parametrize("name", ["builtins.bytearray", "torch._utils._rebuild_device_tensor_from_cpu_tensor"])
+def test_what_makes_much_of_little_is_refused(tmp_path: Path, name: str) -> None:
+    module, _, function = name.rpartition(".")
+    body = f"c{module}\n{function}\n".encode() + b"\x8a\x05\0\0\0\0\x02\x85R."
+    with pytest.raises(WeightsError, match=name.replace(".", r"\.")):
+        read_pickle(legacy(tmp_path, body))
+
+
+def test_an_older_files_pickles_are_as_short_as_a_newer_ones(tmp_path: Path) -> None:
+    path = legacy(tmp_path, b"X" + (1 << 30).to_bytes(4, "little"))
+    os.truncate(path, 1 << 30)
+    with pytest.raises(WeightsError, match="pickles of at most 67108864 bytes"):
+        read_pickle(path)

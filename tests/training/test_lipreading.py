@@ -123,12 +123,36 @@ def test_clips_are_shown_as_they_are_where_nothing_is_left_to_chance(held) -> No
 
 
 def test_each_clip_is_altered_by_its_own_chance_and_lit_no_further_than_asked(held) -> None:
-    samples = [held()[0]] * 2
-    batch = collate(samples, TOKENIZER, [np.random.default_rng(n) for n in range(2)], shift=4, flip=0.5, brightness=0.2)
-    video_B1TSS = batch.inputs()[0]
-    assert not torch.equal(video_B1TSS[0], video_B1TSS[1])
-    assert all(0.8 <= gain <= 1.2 and gain != 1.0 for gain in batch.gains)
-    assert batch.gains[0] != batch.gains[1]
+    """As it would be alone; the same clip twice is not altered alike."""
+
+    def shown(*seeds: int) -> tuple[Tensor, tuple[float, ...]]:
+        chances = [np.random.default_rng(seed) for seed in seeds]
+        batch = collate([held()[0]] * len(seeds), TOKENIZER, chances, shift=4, flip=0.5, brightness=0.2)
+        return torch.stack(batch.clips), batch.gains
+
+    clips, gains = shown(0, 1)
+    assert not torch.equal(clips[0], clips[1])
+    assert torch.equal(clips, torch.cat([shown(0)[0], shown(1)[0]]))
+    assert gains == shown(0)[1] + shown(1)[1]
+    assert all(0.8 <= gain <= 1.2 and gain != 1.0 for gain in gains)
+
+
+def test_clips_are_altered_as_the_settings_say(task, held) -> None:
+    as_they_are = [sample.piece.crops_TSSC for sample in held()]
+
+    def shown(**settings: object) -> list[np.ndarray]:
+        asked = replace(CONFIG, steps=3, **settings)
+        return [clip.numpy() for batch in task(asked).batches(0) for clip in batch.clips]
+
+    def one_of(clip: np.ndarray, all_clips: list[np.ndarray]) -> bool:
+        return any(np.array_equal(clip, other) for other in all_clips)
+
+    assert all(one_of(clip, as_they_are) for clip in shown(shift=0))
+    mirrored = DataConfig(clips=2, flip=1.0)
+    assert all(one_of(clip[:, :, ::-1], as_they_are) for clip in shown(shift=0, data=mirrored))
+    assert {clip.shape[1] for clip in shown(shift=2)} == {92}
+    lit_by = [gain for batch in task(replace(CONFIG, steps=3)).batches(0) for gain in batch.gains]
+    assert set(lit_by) == {1.0}
 
 
 def test_a_clip_that_is_heard_brings_the_row_of_each_frames_time(held) -> None:
@@ -225,6 +249,7 @@ def test_validation_is_the_loss_a_token_and_the_share_of_tokens_right(task) -> N
         losses.append(reading(logits_BLV, batch.texts.targets_BL, pad=PAD))
         hits += int((logits_BLV.argmax(-1) == batch.texts.targets_BL).sum())
         counted += batch.texts.num_tokens
+    reader.reader.train()
     found = reader.validate()
     assert list(found) == ["lip", "right"]
     assert found["lip"] == pytest.approx(float(sum(losses)) / counted, rel=1e-5)

@@ -27,7 +27,7 @@ from talklip_ray.training.config import (
     TrainConfig,
 )
 from talklip_ray.training.curriculum import CurriculumConfig, Phase, Standing
-from talklip_ray.training.loop import Save, Worker, run
+from talklip_ray.training.loop import Save, Worker, _validated, run
 from talklip_ray.training.losses import RELEASED, LossWeights
 from talklip_ray.training.reading import Samples, hold_out
 from talklip_ray.training.task import Materials, Place
@@ -268,3 +268,26 @@ def test_a_reader_does_not_go_on_with_numbers_that_mean_something_else(go, same_
     assert (other.size == mine.size) is same_size
     with pytest.raises(ConfigError, match="the texts must be those that the checkpoint's tokenizer was made from"):
         go(READER, "other", start=notebook.saved[0], tokenizer=other)
+
+
+def test_what_rank_0_validates_counts_for_all_workers(held, monkeypatch):
+    """Batch statistics are each worker's own, and so is what it finds with them."""
+    task = build_task(CONFIG, Materials(samples=held(), train=range(3), valid=[3]))
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda values, source: values.fill_(0.25 + source))
+    worker = Worker(
+        config=CONFIG, task=task, device=CPU, place=Place(rank=1, world=2), report=Notebook(Path()), data="four clips"
+    )
+    found = _validated(worker, Progress(step=2, standing=task.begin()))
+    assert found.valid == {"l1": 0.25}
+    assert found.standing == Standing(phase=Phase.RECONSTRUCT, best=0.25)
+
+
+def test_the_random_state_of_a_gpu_is_kept_too(held, tmp_path, monkeypatch):
+    task = build_task(CONFIG, Materials(samples=held(), train=[0]))
+    put: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.arange(16, dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", put.append)
+    checkpointing.save(tmp_path, task, Progress(), CONFIG, Place(), "four clips")
+    checkpointing.load(tmp_path, task, CONFIG, Place())
+    assert [state.tolist() for state in put] == [list(range(16))]

@@ -200,6 +200,7 @@ def test_validation_sets_each_window_against_all_shifts(task, held) -> None:
     with torch.no_grad():
         audio_MD = sync.network.audio(batch.mfcc_NKCW.flatten(0, 1)[:, None])
         logits_NK = nearness(sync.network.lips(batch.video_N3THW), audio_MD)
+    sync.network.train()
     found = sync.validate()
     assert list(found) == ["sync", "right"]
     assert found["sync"] == pytest.approx(float(match(logits_NK)), rel=1e-5)
