@@ -272,7 +272,7 @@ def test_a_reader_does_not_go_on_with_numbers_that_mean_something_else(go, same_
 
 def test_what_rank_0_validates_counts_for_all_workers(held, monkeypatch):
     """Batch statistics are each worker's own, and so is what it finds with them."""
-    task = build_task(CONFIG, Materials(samples=held(), train=range(3), valid=[3]))
+    task = build_task(CONFIG, Materials(samples=held(voice=CONFIG.voice), train=range(3), valid=[3]))
     monkeypatch.setattr(torch.distributed, "broadcast", lambda values, source: values.fill_(0.25 + source))
     worker = Worker(
         config=CONFIG, task=task, device=CPU, place=Place(rank=1, world=2), report=Notebook(Path()), data="four clips"
