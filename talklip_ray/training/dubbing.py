@@ -120,6 +120,12 @@ def load_expert(config: TrainConfig, weights: Path | None) -> tuple[LipReader | 
         return None, None
     expert, tokenizer, _ = load_reader(weights)
     theirs, network = expert.config.listener, config.network
+    if config.watches and not expert.config.front_gradient:
+        raise ConfigError(
+            config.where,
+            "the expert's `front_gradient` (fairseq's feature_grad_mult) must not be 0, which lets no gradient through "
+            "to the generator; found 0: set `losses.lip` and `losses.contrast` to 0 or take another expert",
+        )
     if config.losses.contrast and theirs.width != network.contrast_width:
         raise ConfigError(
             config.where,

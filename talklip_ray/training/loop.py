@@ -115,20 +115,34 @@ def _tell(worker: Worker, progress: Progress, speed: dict[str, float]) -> Progre
 
 
 def _finish(worker: Worker, progress: Progress) -> Progress:
-    progress = replace(progress, valid=worker.task.validate())
+    progress = replace(progress, valid=_validate(worker, progress.step))
     _say(worker, progress, {}, _saver(worker, progress))
     return progress
 
 
 def _validated(worker: Worker, progress: Progress) -> Progress:
+    found = _validate(worker, progress.step)
+    if not found:
+        return progress
+    return replace(progress, valid=found, standing=worker.task.judge(progress.standing, found, progress.step))
+
+
+def _validate(worker: Worker, step: int) -> dict[str, float]:
     """Every worker validates the same rows, but with batch statistics of its own. Rank 0's are those that are saved,
     so what it finds counts for all: workers of different standing would wait for each other for ever.
     """
     found = worker.task.validate()
     if not found:
-        return progress
+        return {}
     found = dict(zip(found, _of_rank_0(worker, list(found.values())), strict=True))
-    return replace(progress, valid=found, standing=worker.task.judge(progress.standing, found, progress.step))
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise TalklipError(
+                f"step {step}",
+                f"validation must find finite numbers, found {value} for `{name}`; lower `optimizer.learning_rate` and "
+                "go on from the last checkpoint",
+            )
+    return found
 
 
 def _say(worker: Worker, progress: Progress, speed: dict[str, float], save: Save | None) -> None:

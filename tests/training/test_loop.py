@@ -282,6 +282,15 @@ def test_what_rank_0_validates_counts_for_all_workers(held, monkeypatch):
     assert found.standing == Standing(phase=Phase.RECONSTRUCT, best=0.25)
 
 
+def test_a_validation_that_is_no_number_stops_the_run_before_it_is_saved(held, monkeypatch):
+    """A checkpoint that holds one could not be read back."""
+    task = build_task(CONFIG, Materials(samples=held(voice=CONFIG.voice), train=range(3), valid=[3]))
+    monkeypatch.setattr(task, "validate", lambda: {"l1": float("nan")})
+    worker = Worker(config=CONFIG, task=task, device=CPU, place=Place(), report=Notebook(Path()), data="four clips")
+    with pytest.raises(TalklipError, match="step 2: validation must find finite numbers, found nan for `l1`"):
+        _validated(worker, Progress(step=2, standing=task.begin()))
+
+
 def test_the_random_state_of_a_gpu_is_kept_too(held, tmp_path, monkeypatch):
     task = build_task(CONFIG, Materials(samples=held(), train=[0]))
     put: list[torch.Tensor] = []

@@ -103,6 +103,12 @@ def test_an_expert_that_is_no_start_for_the_listener_is_refused(expert_file) -> 
     assert check(replace(WATCHED, expert=str(expert_file), network=local)) is None
 
 
+def test_an_expert_that_lets_no_gradient_through_is_refused(weights) -> None:
+    deaf = weights(replace(tiny.reader(), front_gradient=0.0).build(), TOKENIZER)
+    with pytest.raises(ConfigError, match=r"`front_gradient` .* must not be 0"):
+        check(replace(WATCHED, expert=deaf))
+
+
 def test_dropout_is_no_part_of_what_a_listener_is(expert_file) -> None:
     calm = replace(tiny.LISTENER, dropout=0.0, layer_drop=0.0)
     config = replace(WATCHED, expert=str(expert_file), network=replace(WATCHED.network, listener=calm))
