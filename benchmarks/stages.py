@@ -22,7 +22,7 @@ import torch
 from talklip_ray.config import DubConfig
 from talklip_ray.faces.compose import blend
 from talklip_ray.faces.crops import shrink
-from talklip_ray.faces.detect import build_detector
+from talklip_ray.faces.detect import detector_of
 from talklip_ray.media.audio import probe_audio, read_speech
 from talklip_ray.media.features import STEPS_PER_SECOND, features, num_steps, samples_for
 from talklip_ray.media.timeline import floor_step
@@ -90,9 +90,7 @@ class Bench:
         self.video, self.audio, self.weights, self.config, self.repeat = video, audio, weights, config, repeat
         self.info: VideoInfo = probe_video(video, str(video))
         self.voice = read_header(weights).network.voice
-        self.detector = build_detector(
-            config.locate.detector, None, side=config.locate.detect_side, min_score=config.locate.min_score
-        )
+        self.detector = detector_of(config.locate, None)
 
     def costs(self) -> Iterator[Cost]:
         """Everything one dubbed frame needs, in the pipeline's order."""

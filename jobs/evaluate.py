@@ -29,7 +29,7 @@ from talklip_ray.evaluation.reading import read_lips
 from talklip_ray.evaluation.scoring import ReadRow, SyncRow, read_report, sync_report
 from talklip_ray.evaluation.sync import RATE, score_file
 from talklip_ray.evaluation.tables import read_table, sync_table
-from talklip_ray.faces.detect import Detector, build_detector
+from talklip_ray.faces.detect import detector_of
 from talklip_ray.media.video import File
 from talklip_ray.models.checkpoints import load_reader, load_weights, read_header
 from talklip_ray.models.expert_view import SIDE
@@ -38,10 +38,10 @@ from talklip_ray.models.syncnet import SyncNet
 from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL
 from talklip_ray.pipeline.weights import local_weights
 from talklip_ray.storage.address import local_path, scheme
-from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.artifacts import fetched
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
-from talklip_ray.terminal import err, out
+from talklip_ray.terminal import assignment, err, out
 from talklip_ray.training.reading import Samples, hold_out
 from talklip_ray.training.sharding import read_manifest
 from talklip_ray.training.shards import SAMPLE_RATE, Piece
@@ -88,7 +88,8 @@ def read(args: argparse.Namespace, store: Store) -> Rows:
     look: Callable[[File, str], Clip] = middle_clip
     if args.view is View.CROP:
         config = locate_settings(args.set)
-        look = partial(face_clip, config=config, detector=_detector(config, store))
+        detector = detector_of(config, fetched(config.detector_weights, store))
+        look = partial(face_clip, config=config, detector=detector)
     reads = _reader(args, store)
     pairs = list(zip(args.videos, texts, strict=True))
     return [_read_row(store, look, reads, *pair) for pair in _slowly(pairs, "reading")]
@@ -215,11 +216,6 @@ def _reader(args: argparse.Namespace, store: Store) -> Read:
     return lambda clip: read_lips(reader, tokenizer, [clip.frames_THWC], beam=args.beam)[0]
 
 
-def _detector(config: LocateConfig, store: Store) -> Detector:
-    weights = fetch(store, config.detector_weights, cache_folder()) if config.detector_weights else None
-    return build_detector(config.detector, weights, side=config.detect_side, min_score=config.min_score)
-
-
 def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
@@ -268,7 +264,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     told.add_argument("--texts", default="", metavar="FILE", help="JSONL of id, video and text, as jobs/prepare.py's")
     told.add_argument("--text", action="append", default=[], help="what is said: once for each video, in order")
     where = "a setting of finding faces, as locate.min_face=16"
-    seen.add_argument("--set", action="append", default=[], type=_assignment, metavar="KEY=VALUE", help=where)
+    seen.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE", help=where)
     rows = measures.add_parser("shards", parents=[common, beam], help="the same of shards made by jobs/prepare.py")
     rows.add_argument("folder", metavar="FOLDER")
     share = "only the rows that training with this data.hold_out validates on"
@@ -280,13 +276,6 @@ def _beam(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1000, found `{text}`")
     return int(text)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"must read KEY=VALUE, found `{text}`")
-    return key, value
 
 
 if __name__ == "__main__":

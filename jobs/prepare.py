@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
+from talklip_ray.terminal import assignment
 from talklip_ray.training.config import PrepareConfig, override
 from talklip_ray.training.runner import DEAD_LETTERS, prepare_shards
 from talklip_ray.training.sharding import ShardReport
@@ -49,16 +50,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make training shards from a manifest of talking videos.")
     parser.add_argument("manifest", help="JSONL, path or URI")
     parser.add_argument("--out", required=True, help="folder or prefix for the shards")
-    parser.add_argument("--set", action="append", default=[], type=_assignment, metavar="KEY=VALUE")
+    parser.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE")
     parser.add_argument("--endpoint-url", default="", help="S3 endpoint, where it is not AWS's")
     return parser.parse_args(argv)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"must read KEY=VALUE, found `{text}`")
-    return key, value
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
+from talklip_ray.terminal import assignment
 from talklip_ray.training.checkpointing import Progress
 from talklip_ray.training.config import override
 from talklip_ray.training.recipes import recipe
@@ -59,17 +60,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder or prefix of the shards")
     parser.add_argument("--out", required=True, help="where the network goes: a .safetensors path or URI")
     parser.add_argument("--run", default="", help="folder or URI of the run's checkpoints (default: beside --out)")
-    parser.add_argument("--set", action="append", default=[], type=_assignment, metavar="KEY=VALUE")
+    parser.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE")
     parser.add_argument("--minutes", type=float, default=0.0, help="finish after this long, however many steps")
     parser.add_argument("--endpoint-url", default="", help="S3 endpoint, where it is not AWS's")
     return parser.parse_args(argv)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"must read KEY=VALUE, found `{text}`")
-    return key, value
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,14 @@ from talklip_ray.pipeline.results import EXIT_CONFIG
 
 out = Console()
 err = Console(stderr=True)
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """KEY=VALUE, as an argument's type for argparse."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"must read KEY=VALUE, found `{text}`")
+    return key, value
 
 
 @contextmanager

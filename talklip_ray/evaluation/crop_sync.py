@@ -8,7 +8,6 @@ Shapes: T frames, S x S pixels, C = 3 (RGB, uint8); N samples, 16 kHz; D embeddi
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from talklip_ray.errors import MediaError
 from talklip_ray.evaluation.sync import RATE, OffsetSearch, SyncScore
 from talklip_ray.media.audio import SPEECH_RATE
 from talklip_ray.media.features import mfcc13
-from talklip_ray.models.syncnet import FRAMES, SIDE, STEPS, SyncNet
+from talklip_ray.models.syncnet import FRAMES, STEPS, SyncNet, squashed
 
 _SAMPLES = SPEECH_RATE // RATE
 _ROWS = 4
@@ -49,7 +48,7 @@ def score_crops(
     search = OffsetSearch()
     for first in range(0, count, _BATCH):
         stop = min(first + _BATCH, count)
-        seen = [cv2.resize(crop, (SIDE, SIDE))[..., ::-1] for crop in crops_TSSC[first : stop + FRAMES - 1]]
+        seen = [squashed(crop) for crop in crops_TSSC[first : stop + FRAMES - 1]]
         video_13THW = torch.from_numpy(np.stack(seen)).permute(3, 0, 1, 2)[None].to(device).float()
         mfcc_T1CW = torch.from_numpy(np.ascontiguousarray(windows_TCW[first:stop, None])).to(device)
         search.add(network.lips(video_13THW), network.audio(mfcc_T1CW))

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, repeat
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,7 @@ from talklip_ray.media.container import open_source
 from talklip_ray.media.features import mfcc13
 from talklip_ray.media.timeline import nearest_step
 from talklip_ray.media.video import File, VideoInfo, probe_video, read_pictures
-from talklip_ray.models.syncnet import FRAMES, SIDE, STEPS, SyncNet
+from talklip_ray.models.syncnet import FRAMES, STEPS, SyncNet, squashed
 
 RATE = 25
 """Frames a second that SyncNet knows."""
@@ -205,16 +204,13 @@ def _cepstra(file: File, sound: AudioInfo, first: int, count: int, where: str) -
 
 
 def _frames(file: File, info: VideoInfo, picks_N: NDArray[np.int64], where: str) -> Iterator[NDArray[np.uint8]]:
-    """Whole upright frames, BGR, squashed to SIDE x SIDE: those picked, as often as picked."""
+    """Whole upright frames, BGR, squashed: those picked, as often as picked."""
     first, last = int(picks_N[0]), int(picks_N[-1])
     times_N = np.bincount(picks_N - first).tolist()
     pictures = read_pictures(file, pts=info.pts_N.tolist(), first=0, start=first, stop=last + 1, where=where)
     for picture, times in zip(pictures, times_N, strict=True):
         if times:
-            rgb_HWC = picture.crop((0, 0, *picture.size))
-            # Bilinear between neighbours, however large the frame: so were the published scores made.
-            squashed = cv2.resize(rgb_HWC, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-            yield from repeat(np.asarray(squashed[..., ::-1], np.uint8), times)
+            yield from repeat(squashed(picture.crop((0, 0, *picture.size))), times)
 
 
 def _lips(frames: Iterator[NDArray[np.uint8]], network: SyncNet) -> Iterator[Tensor]:

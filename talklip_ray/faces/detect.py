@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from talklip_ray.config import LocateConfig
 from talklip_ray.errors import ConfigError
 
 MODULES = {
@@ -57,6 +58,11 @@ def build_detector(name: str, weights: Path | None, *, side: int, min_score: flo
     # By name, so that those who use CenterFace do not pay for importing torch (seconds, and hundreds of MB a worker).
     module = cast("_Module", importlib.import_module(MODULES[name]))
     return module.build(name, weights, side=side, min_score=min_score)
+
+
+def detector_of(config: LocateConfig, weights: Path | None) -> Detector:
+    """The detector ``config`` asks for, from weights on this machine. Raises what ``build_detector`` raises."""
+    return build_detector(config.detector, weights, side=config.detect_side, min_score=config.min_score)
 
 
 def shrink(image_HWC: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

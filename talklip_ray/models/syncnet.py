@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from talklip_ray.errors import ConfigError
@@ -133,6 +136,15 @@ class SyncNet(nn.Module):
             raise ValueError(f"video must be N x 3 x {FRAMES} or more x {SIDE} x {SIDE}, found {found}")
         seen_NCT: Tensor = self.lip_layers(video_N3THW).flatten(2)
         return seen_NCT.transpose(1, 2).flatten(0, 1)
+
+
+def squashed(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame, uint8 RGB, as SyncNet is shown it: squashed to SIDE x SIDE, BGR.
+
+    Bilinear between neighbours, however large the frame: so were the published scores made.
+    """
+    small_HWC = cv2.resize(frame_HWC, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(small_HWC[..., ::-1], np.uint8)
 
 
 def _flat_tower(widths: Sequence[int]) -> nn.Sequential:

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from talklip_ray.faces.crops import cut_crops
-from talklip_ray.faces.detect import build_detector
+from talklip_ray.faces.detect import detector_of
 from talklip_ray.faces.track import needed
 from talklip_ray.media.geometry import upright_size
 from talklip_ray.media.reading import read_pictures
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Row, Segment
-from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.artifacts import fetched
 from talklip_ray.storage.uri import open_store
 
 
@@ -28,11 +28,7 @@ class Locate:
     def __init__(self, run: Run) -> None:
         self.config = run.config.locate
         self.store = open_store(run.config.storage)
-        weights = self.config.detector_weights
-        path = fetch(self.store, weights, cache_folder()) if weights else None
-        self.detector = build_detector(
-            self.config.detector, path, side=self.config.detect_side, min_score=self.config.min_score
-        )
+        self.detector = detector_of(self.config, fetched(self.config.detector_weights, self.store))
 
     def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
         for row in rows:

@@ -40,5 +40,10 @@ def fetch(store: Store, uri: str, cache: Path) -> Path:
     return target
 
 
+def fetched(uri: str, store: Store) -> Path | None:
+    """``fetch`` into this machine's cache; None where settings name nothing ("")."""
+    return fetch(store, uri, cache_folder()) if uri else None
+
+
 def _is_complete(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size

@@ -87,9 +87,7 @@ class Dubbing:
     def update(self, batch: Batch, standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
         assert standing is not None
         self.network.listener_learns = not self.adopted or standing.phase != Phase.RECONSTRUCT
-        cast = self.cast
-        if standing.phase != Phase.READ_LIPS:
-            cast = Cast(generator=cast.generator, critic=cast.critic)
+        cast = self.cast if standing.phase == Phase.READ_LIPS else replace(self.cast, expert=None)
         leak = self.config.released_discriminator_leak
         terms = step(cast, batch, self.config.losses, learning_rate, released_discriminator_leak=leak)
         return terms.tensors()

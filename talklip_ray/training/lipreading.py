@@ -27,8 +27,7 @@ from talklip_ray.training.engine import Engine, build_engine
 from talklip_ray.training.losses import reading
 from talklip_ray.training.reading import Sample
 from talklip_ray.training.spoken import Texts, tokens
-from talklip_ray.training.task import Materials, OnePhase
-from talklip_ray.training.windows import draws
+from talklip_ray.training.task import Materials, OnePhase, drawn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,24 +93,17 @@ class LipReading(OnePhase):
         return network
 
     def batches(self, first: int) -> Iterator[ReadingBatch]:
-        config, place = self.config, self.materials.place
+        config = self.config
         for at in range(first, config.steps):
-            drawn = draws(
-                at,
-                clips=config.data.clips,
-                num_clips=len(self.train),
-                seed=config.seed,
-                rank=place.rank,
-                world=place.world,
-            )
-            rows = [self._take(draw.clip) for draw in drawn]
+            taken = drawn(config, self.materials.place, at, len(self.train))
+            rows = [self._take(draw.clip) for draw in taken]
             if np.random.default_rng((config.seed, 3, at)).random() < config.hearing:
                 yield heard(rows, self.tokenizer)
                 continue
             yield collate(
                 rows,
                 self.tokenizer,
-                [draw.rng() for draw in drawn],
+                [draw.rng() for draw in taken],
                 shift=config.shift,
                 flip=config.data.flip,
                 brightness=config.data.brightness,

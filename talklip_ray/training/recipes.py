@@ -29,6 +29,9 @@ from talklip_ray.training.losses import RELEASED
 _LOCAL_PHASES = CurriculumConfig(phases=(Phase.RECONSTRUCT, Phase.READ_LIPS))
 """A local listener learns from the first step, so there is none to let go of."""
 
+_OFTEN = KeepConfig(checkpoint_every=500, validate_every=500, report_every=50)
+"""For runs of minutes."""
+
 
 def talklip_l() -> TrainConfig:
     """TalkLip (l) at the released sizes. Needs `--set expert=URI` of a lip reader, as do the other three."""
@@ -73,7 +76,7 @@ def starter() -> TrainConfig:
         optimizer=OptimizerConfig(learning_rate=1e-3, betas=(0.9, 0.999), warmup=0.03, decay=Decay.COSINE),
         engine=EngineConfig(channels_last=True),
         workers=WorkersConfig(cpus=2),
-        keep=KeepConfig(checkpoint_every=500, validate_every=500, report_every=50),
+        keep=_OFTEN,
     )
 
 
@@ -130,7 +133,7 @@ def lip_reader_small() -> ReaderTrainConfig:
         data=DataConfig(clips=16, flip=0.5, brightness=0.1, hold_out=0.05),
         optimizer=OptimizerConfig(learning_rate=1e-3, betas=(0.9, 0.98), warmup=0.1, decay=Decay.COSINE, clip_norm=1.0),
         workers=WorkersConfig(cpus=2),
-        keep=KeepConfig(checkpoint_every=500, validate_every=500, report_every=50),
+        keep=_OFTEN,
     )
 
 
@@ -154,7 +157,7 @@ def syncnet_small() -> SyncTrainConfig:
         data=DataConfig(clips=8, windows=4, hold_out=0.05),
         optimizer=OptimizerConfig(learning_rate=1e-3, betas=(0.9, 0.999), warmup=0.05, decay=Decay.COSINE),
         workers=WorkersConfig(cpus=2),
-        keep=KeepConfig(checkpoint_every=500, validate_every=500, report_every=50),
+        keep=_OFTEN,
     )
 
 

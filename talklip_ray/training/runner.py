@@ -33,6 +33,7 @@ from talklip_ray.errors import ConfigError, TalklipError
 from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.records import Failure
 from talklip_ray.storage.address import join
+from talklip_ray.storage.artifacts import fetched
 from talklip_ray.storage.uri import open_store
 from talklip_ray.training import checkpointing
 from talklip_ray.training.checkpointing import NETWORK_FILE, Progress
@@ -41,7 +42,7 @@ from talklip_ray.training.loop import Save, Worker, run
 from talklip_ray.training.reading import Samples, hold_out
 from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards, read_manifest
 from talklip_ray.training.task import Materials, Place
-from talklip_ray.training.tasks import build_task, fetched, preflight
+from talklip_ray.training.tasks import build_task, preflight
 
 CPU_THREADS = "OMP_NUM_THREADS"
 DEAD_LETTERS = "dead_letters.jsonl"

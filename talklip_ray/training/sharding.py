@@ -18,10 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ManifestError, NotFoundError, TitleError
-from talklip_ray.faces.detect import build_detector
+from talklip_ray.faces.detect import detector_of
 from talklip_ray.records import Failure, dump
 from talklip_ray.storage.address import join, scheme
-from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.artifacts import fetched
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
 from talklip_ray.training.config import PrepareConfig
@@ -91,9 +91,7 @@ class Sharder:
     def __init__(self, config: PrepareConfig, storage: StorageConfig) -> None:
         self.config = config
         self.store = open_store(storage)
-        locate = config.locate
-        weights = fetch(self.store, locate.detector_weights, cache_folder()) if locate.detector_weights else None
-        self.detector = build_detector(locate.detector, weights, side=locate.detect_side, min_score=locate.min_score)
+        self.detector = detector_of(config.locate, fetched(config.locate.detector_weights, self.store))
 
     def __call__(self, plan: ShardPlan) -> ShardReport:
         """Make one shard unless it is there. Clips that fail become dead letters in its metadata."""

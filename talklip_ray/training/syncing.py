@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,14 +22,14 @@ from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import mfcc13
 from talklip_ray.models.checkpoints import Header, load_weights, save_weights
 from talklip_ray.models.kinds import Kind
-from talklip_ray.models.syncnet import FRAMES, SIDE, STEPS, SyncNet
+from talklip_ray.models.syncnet import FRAMES, STEPS, SyncNet, squashed
 from talklip_ray.training.config import SyncTrainConfig
 from talklip_ray.training.curriculum import Standing
 from talklip_ray.training.engine import Engine, build_engine
 from talklip_ray.training.reading import Sample
 from talklip_ray.training.shards import SAMPLE_RATE, SOUND_MARGIN
-from talklip_ray.training.task import Materials, OnePhase
-from talklip_ray.training.windows import draws, starts_of
+from talklip_ray.training.task import Materials, OnePhase, drawn
+from talklip_ray.training.windows import starts_of
 
 _ROWS_PER_SECOND = 100
 _MARGIN_ROWS = SOUND_MARGIN * _ROWS_PER_SECOND // SAMPLE_RATE
@@ -72,17 +71,10 @@ class Syncing(OnePhase):
         return network
 
     def batches(self, first: int) -> Iterator[SyncBatch]:
-        config, rows, place = self.config, self.materials.train, self.materials.place
-        for at in range(first, config.steps):
-            drawn = draws(
-                at,
-                clips=config.data.clips,
-                num_clips=len(rows),
-                seed=config.seed,
-                rank=place.rank,
-                world=place.world,
-            )
-            yield _joined([self._take(draw.clip, draw.rng()) for draw in drawn])
+        rows, place = self.materials.train, self.materials.place
+        for at in range(first, self.config.steps):
+            taken = drawn(self.config, place, at, len(rows))
+            yield _joined([self._take(draw.clip, draw.rng()) for draw in taken])
 
     def _take(self, clip: int, chance: np.random.Generator) -> SyncBatch:
         """Windows of the drawn row, or of the next one that has any."""
@@ -110,14 +102,13 @@ class Syncing(OnePhase):
         """Loss, and the share of windows whose own sound is the nearest, with all shifts for wrong ones."""
         losses, hits = [], []
         self.network.eval()
-        most = self.config.most_shift
-        wrong = np.array([s for s in range(-most, most + 1) if s])
+        shifts_K = np.concatenate(([0], _wrong(self.config.most_shift)))
         for number in self.materials.valid:
             sample = self.materials.samples[number]
             starts = starts_of(sample.piece.usable_T, FRAMES)[::FRAMES]
             for at in range(0, len(starts), 16):
                 part = starts[at : at + 16]
-                shifts_NK = np.tile(np.concatenate(([0], wrong)), (len(part), 1))
+                shifts_NK = np.tile(shifts_K, (len(part), 1))
                 batch = windows(sample, part, shifts_NK).to(self.materials.device)
                 rows = self.network(batch.video_N3THW, batch.mfcc_NKCW.flatten(0, 1)[:, None])
                 logits_NK = nearness(*rows)
@@ -136,9 +127,8 @@ def windows(sample: Sample, starts: Sequence[int] | np.ndarray, shifts_NK: np.nd
     Frames are taken as 25 a second, as SyncNet does; sound outside the clip is silence.
     """
     piece = sample.piece
-    crops_TSSC = piece.crops_TSSC[:, :, :, ::-1]
     video_NTHWC = np.stack(
-        [[cv2.resize(crops_TSSC[t], (SIDE, SIDE)) for t in range(start, start + FRAMES)] for start in starts]
+        [[squashed(frame) for frame in piece.crops_TSSC[start : start + FRAMES]] for start in starts]
     )
     first = round(piece.seconds(0) * SAMPLE_RATE) - piece.first_sample - SOUND_MARGIN
     sound = np.concatenate((np.zeros(max(0, -first), np.int16), piece.sound[max(0, first) :]))
@@ -170,8 +160,12 @@ def _right(logits_NK: Tensor) -> Tensor:
 
 def _shifts(most: int, wrong: int, chance: np.random.Generator) -> np.ndarray:
     """0, then different shifts of one frame and more either way."""
-    others = np.array([shift for shift in range(-most, most + 1) if shift])
-    return np.concatenate(([0], chance.choice(others, wrong, replace=False)))
+    return np.concatenate(([0], chance.choice(_wrong(most), wrong, replace=False)))
+
+
+def _wrong(most: int) -> np.ndarray:
+    """All shifts but none, up to ``most`` frames either way."""
+    return np.array([shift for shift in range(-most, most + 1) if shift])
 
 
 def _joined(parts: Sequence[SyncBatch]) -> SyncBatch:

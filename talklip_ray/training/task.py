@@ -12,9 +12,11 @@ from torch import Tensor
 
 from talklip_ray.models.checkpoints import Header
 from talklip_ray.models.tokenizer import Tokenizer
+from talklip_ray.training.config import RunSettings
 from talklip_ray.training.curriculum import Standing
 from talklip_ray.training.engine import Engine
 from talklip_ray.training.reading import Rows
+from talklip_ray.training.windows import Draw, draws
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,13 @@ class Materials:
     expert: Path | None = None
     """The lip-reading expert's."""
     tokenizer: Tokenizer | None = None
+
+
+def drawn(config: RunSettings, place: Place, step: int, num_clips: int) -> list[Draw]:
+    """The clips, of ``num_clips``, that a worker takes in a step."""
+    return draws(
+        step, clips=config.data.clips, num_clips=num_clips, seed=config.seed, rank=place.rank, world=place.world
+    )
 
 
 class Task(Protocol):

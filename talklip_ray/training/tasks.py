@@ -9,7 +9,7 @@ from talklip_ray.errors import ConfigError
 from talklip_ray.models.headers import read_header
 from talklip_ray.models.kinds import Kind
 from talklip_ray.models.tokenizer import Tokenizer, symbols_of, train_tokenizer
-from talklip_ray.storage.artifacts import cache_folder, fetch
+from talklip_ray.storage.artifacts import cache_folder, fetch, fetched
 from talklip_ray.storage.store import Store
 from talklip_ray.training.config import ReaderTrainConfig, RunSettings, SyncTrainConfig, TrainConfig
 from talklip_ray.training.dubbing import Dubbing, load_expert
@@ -28,11 +28,6 @@ def build_task(config: RunSettings, materials: Materials) -> Task:
         case SyncTrainConfig():
             return Syncing(config, materials)
     raise TypeError(f"no task for {type(config).__name__}")
-
-
-def fetched(uri: str, store: Store) -> Path | None:
-    """Weights on this machine; None where the settings name none."""
-    return fetch(store, uri, cache_folder()) if uri else None
 
 
 def preflight(config: RunSettings, store: Store, texts: Sequence[str]) -> Tokenizer | None:
