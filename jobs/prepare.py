@@ -18,7 +18,7 @@ from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
 from talklip_ray.terminal import assignment
 from talklip_ray.training.config import PrepareConfig, override
-from talklip_ray.training.runner import DEAD_LETTERS, prepare_shards
+from talklip_ray.training.prepare_runner import DEAD_LETTERS, prepare_shards
 from talklip_ray.training.sharding import ShardReport
 
 

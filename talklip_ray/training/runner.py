@@ -1,4 +1,4 @@
-"""Runs training on Ray Train and preparation on Ray Data. The only door to Ray here.
+"""Runs training on Ray Train.
 
 Each worker reads its own share of the rows from the shards (reading.py), not a Ray Data stream: which rows a
 step takes is then a function of the seed and the step alone, so a resumed run, or one on other workers, sees
@@ -8,20 +8,18 @@ the same.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-import ray.data
 import ray.train
 import ray.train.torch
 import torch
@@ -31,21 +29,17 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
 from talklip_ray.models.tokenizer import Tokenizer
-from talklip_ray.records import Failure
-from talklip_ray.storage.address import join
 from talklip_ray.storage.artifacts import fetched
 from talklip_ray.storage.uri import open_store
 from talklip_ray.training import checkpointing
 from talklip_ray.training.checkpointing import NETWORK_FILE, Progress
-from talklip_ray.training.config import PrepareConfig, RunSettings, TrainConfig, to_json
+from talklip_ray.training.config import RunSettings, TrainConfig, to_json
 from talklip_ray.training.loop import Save, Worker, run
 from talklip_ray.training.reading import Samples, hold_out
-from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards, read_manifest
 from talklip_ray.training.task import Materials, Place
 from talklip_ray.training.tasks import build_task, preflight
 
 CPU_THREADS = "OMP_NUM_THREADS"
-DEAD_LETTERS = "dead_letters.jsonl"
 Tell = Callable[[dict[str, float]], None]
 _LISTEN_S = 1.0
 
@@ -244,77 +238,3 @@ def _check_room(config: RunSettings) -> None:
                 f"{workers.count} workers of {each} {kind} each must fit the cluster, which has "
                 f"{there.get(kind, 0):g}; lower `workers.count` or `workers.{kind.lower()}s`",
             )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
-    """What preparation came to."""
-
-    num_shards: int
-    num_skipped: int
-    num_rows: int
-    num_frames: int
-    failures: tuple[Failure, ...]
-
-
-def prepare_shards(
-    manifest: str,
-    out: str,
-    config: PrepareConfig,
-    storage: StorageConfig,
-    tell: Callable[[ShardReport], None] = lambda report: None,
-) -> Prepared:
-    """Make the shards of a manifest in ``out`` that are not there yet, and the list of what was left out.
-
-    ``tell`` is called as each shard is done. Raises ManifestError and ConfigError before any work starts, and
-    StoreError where storage fails; what is done by then is kept.
-    """
-    store = open_store(storage)
-    plans = plan_shards(read_manifest(store, manifest), out, config)
-    with cluster():
-        most = min(len(plans), max(1, int(ray.cluster_resources().get("CPU", 1))))  # type: ignore[no-untyped-call]
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        rows = ray.data.from_items([{"plan": plan} for plan in plans], override_num_blocks=len(plans))
-        made = rows.map_batches(
-            _Sharding,
-            fn_constructor_args=(config, storage),
-            batch_size=1,
-            num_cpus=1,
-            compute=ray.data.ActorPoolStrategy(min_size=most, max_size=most),
-        )
-        reports = list(_reports(made, tell))
-    failures = tuple(failure for report in reports for failure in report.failures)
-    letters = "".join(json.dumps(asdict(failure)) + "\n" for failure in failures)
-    store.write(join(out, DEAD_LETTERS), letters.encode())
-    return Prepared(
-        num_shards=len(reports),
-        num_skipped=sum(report.skipped for report in reports),
-        num_rows=sum(report.num_rows for report in reports),
-        num_frames=sum(report.num_frames for report in reports),
-        failures=failures,
-    )
-
-
-def _reports(made: ray.data.Dataset, tell: Callable[[ShardReport], None]) -> Iterator[ShardReport]:
-    for row in made.iter_rows():
-        report: ShardReport | TalklipError = row["report"]
-        if isinstance(report, TalklipError):
-            raise report
-        tell(report)
-        yield report
-
-
-class _Sharding:
-    """A Sharder as Ray Data wants it. Errors travel as rows: Ray would wrap them in its own words."""
-
-    def __init__(self, config: PrepareConfig, storage: StorageConfig) -> None:
-        self.sharder = Sharder(config, storage)
-
-    def __call__(self, columns: dict[str, Any]) -> dict[str, list[ShardReport | TalklipError]]:
-        (plan,) = columns["plan"]
-        try:
-            return {"report": [self.sharder(plan)]}
-        except TalklipError as error:
-            return {"report": [error]}
