@@ -50,17 +50,20 @@ from talklip_ray.models.tokenizer import Tokenizer, train_tokenizer
 from talklip_ray.synthetic.commands import chance_word_error_rate, command_utterances
 from talklip_ray.synthetic.pieces import render_pieces
 from talklip_ray.training.batches import assemble
-from talklip_ray.training.checkpointing import Progress
+from talklip_ray.training.checkpointing import Progress, export
 from talklip_ray.training.config import EngineConfig, EngineKind, KeepConfig, Precision, RunSettings
 from talklip_ray.training.curriculum import CurriculumConfig, Phase
 from talklip_ray.training.dubbing import Dubbing
-from talklip_ray.training.lipreading import LipReading, collate
+from talklip_ray.training.feeding import DirectFeed
+from talklip_ray.training.lip_batches import collate
+from talklip_ray.training.lipreading import LipReading
 from talklip_ray.training.loop import Save, Worker, run
 from talklip_ray.training.losses import LossWeights, reading
 from talklip_ray.training.reading import Rows, Sample, listen
 from talklip_ray.training.recipes import lip_reader_small, small_gc
 from talklip_ray.training.shards import Origin, Piece, open_shard, read_piece, write_shard
-from talklip_ray.training.task import Materials, Place, Task
+from talklip_ray.training.task import Materials, Place
+from talklip_ray.training.watching import Report
 from talklip_ray.training.windows import Window
 
 ROWS_A_SHARD = 64
@@ -122,7 +125,7 @@ def train_reader(args: argparse.Namespace) -> None:
     task = LipReading(config, Materials(samples=rows, train=range(len(rows)), device=device, tokenizer=tokenizer))
     spent = _train(task, config, args.work / "reader.safetensors", device)
     reader = task.reader.eval()
-    said = read_lips(reader, tokenizer, [piece.crops_TSSC for piece in held_out.pieces], beam=args.beam)
+    said = read_lips(reader, tokenizer, [piece.frames_THWC for piece in held_out.pieces], beam=args.beam)
     chance = chance_word_error_rate(held_out.texts)
     found = {
         "kind": "reader",
@@ -164,7 +167,7 @@ def train_arm(args: argparse.Namespace) -> None:
     spent = _train(task, config, path, device)
     held_out = Held(args.work / "held_out", network.voice)
     painted, l1 = repainted(task.network.eval(), list(held_out), device)
-    said = read_lips(reader, tokenizer, [sample.piece.crops_TSSC for sample in painted], beam=args.beam)
+    said = read_lips(reader, tokenizer, [sample.piece.frames_THWC for sample in painted], beam=args.beam)
     found = {
         "kind": "arm",
         "name": args.name,
@@ -194,17 +197,25 @@ def _here(recipe: Any, args: argparse.Namespace) -> Any:
     )
 
 
-def _train(task: Task, config: RunSettings, path: Path, device: torch.device) -> float:
-    def report(metrics: dict[str, float], save: Save | None) -> None:
-        print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
+def _train(task: Dubbing | LipReading, config: RunSettings, path: Path, device: torch.device) -> float:
+    def say(report: Report, save: Save | None, *, best: bool) -> None:
+        print("  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items()), flush=True)
         if save is not None:
             folder = path.with_suffix(".run")
             folder.mkdir(exist_ok=True)
             save(folder)
-            (folder / "network.safetensors").replace(path)
+            export(folder, path)
 
     begun = time.monotonic()
-    worker = Worker(config=config, task=task, device=device, place=Place(), report=report, data="rendered commands")
+    worker = Worker(
+        config=config,
+        task=task,
+        feed=DirectFeed(task.materials.samples, task.numbers, Place()),
+        device=device,
+        place=Place(),
+        report=say,
+        data="rendered commands",
+    )
     run(worker, Progress())
     return time.monotonic() - begun
 
@@ -219,8 +230,10 @@ def repainted(network: TalkLip, samples: list[Sample], device: torch.device) -> 
         batch = assemble([(sample, windows)], network.config).to(device)
         patches_N3SS = network(*batch.inputs()).patches_N3SS
         total.append(float((patches_N3SS - batch.targets_N3SS).abs().mean()))
-        crops = to_crops(patches_N3SS).cpu().numpy()
-        painted.append(replace(sample, piece=replace(sample.piece, crops_TSSC=crops)))
+        frames_THWC = sample.piece.frames_THWC.copy()
+        x0, y0, x1, y1 = sample.piece.boxes_T4[0]  # the same in all frames of what is rendered
+        frames_THWC[:, y0:y1, x0:x1] = to_crops(patches_N3SS).cpu().numpy()
+        painted.append(replace(sample, piece=replace(sample.piece, frames_THWC=frames_THWC)))
     return painted, float(np.mean(total))
 
 
@@ -246,7 +259,7 @@ def _pairs(network: TalkLip, reader: LipReader, samples: Sequence[Sample], devic
         batch = assemble([(sample, windows)], network.config).to(device)
         rows = network.listen(batch.voice, batch.padding_BA)
         heard.append(rows if batch.picked_N is None else rows[batch.picked_N])
-        view_TSS = lip_view(torch.from_numpy(np.array(sample.piece.crops_TSSC)).to(device))
+        view_TSS = lip_view(torch.from_numpy(np.array(sample.piece.frames_THWC)).to(device))
         seen.append(reader.encode(view_TSS[None, None])[0][list(frames)])
     return heard, seen
 

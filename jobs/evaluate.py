@@ -24,16 +24,17 @@ from rich.progress import track
 from talklip_ray.config import LocateConfig, StorageConfig, load
 from talklip_ray.errors import ConfigError, MediaError, StoreError, TalklipError
 from talklip_ray.evaluation.clips import Clip, View, check_length, face_clip, middle_clip
-from talklip_ray.evaluation.crop_sync import score_crops
 from talklip_ray.evaluation.reading import read_lips
 from talklip_ray.evaluation.scoring import ReadRow, SyncRow, read_report, sync_report
-from talklip_ray.evaluation.sync import RATE, score_file
+from talklip_ray.evaluation.sync import score_file
 from talklip_ray.evaluation.tables import read_table, sync_table
 from talklip_ray.faces.detect import detector_of
 from talklip_ray.media.video import File
 from talklip_ray.models.checkpoints import load_reader, load_weights, read_header
+from talklip_ray.models.crop_sync import score_crops
 from talklip_ray.models.expert_view import SIDE
 from talklip_ray.models.kinds import Kind
+from talklip_ray.models.offsets import RATE
 from talklip_ray.models.syncnet import SyncNet
 from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL
 from talklip_ray.pipeline.weights import local_weights
@@ -43,8 +44,8 @@ from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import assignment, err, out
 from talklip_ray.training.reading import Samples, hold_out
-from talklip_ray.training.sharding import read_manifest
 from talklip_ray.training.shards import SAMPLE_RATE, Piece
+from talklip_ray.training.talking import read_manifest
 
 Rows = Sequence[SyncRow] | Sequence[ReadRow]
 Read = Callable[[Clip], str]
@@ -135,10 +136,7 @@ def _read_piece(reads: Read, piece: Piece) -> ReadRow:
     name = _name(piece)
     try:
         check_length(piece.num_frames / RATE, name)
-        if piece.crops_TSSC.shape[1] < SIDE:
-            found = piece.crops_TSSC.shape[1]
-            raise MediaError(name, f"crops must be {SIDE} pixels a side or more to be read, found {found}")
-        clip = Clip(frames_THWC=piece.crops_TSSC, faces=float(piece.usable_T.mean()))
+        clip = Clip(frames_THWC=piece.frames_THWC, faces=float(piece.usable_T.mean()))
         return ReadRow(clip=name, read=reads(clip), text=piece.text, faces=clip.faces)
     except TalklipError as error:
         return ReadRow(clip=name, text=piece.text, error=str(error))

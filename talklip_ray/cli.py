@@ -17,17 +17,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from talklip_ray import doctor as checkup
+from talklip_ray.cli_adapt import Adapt, AdaptMinutes, adapt_command, adapted_catalog, adapted_run, asked
+from talklip_ray.cli_settings import Overrides, Settings, Weights, settings
 from talklip_ray.cli_weights import weights_app
-from talklip_ray.config import DubConfig, load
-from talklip_ray.errors import ConfigError, TalklipError
+from talklip_ray.config import DubConfig
+from talklip_ray.errors import TalklipError, TitleError
 from talklip_ray.evaluation.report import render_run
 from talklip_ray.pipeline.ledger import Ledger, State
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
 from talklip_ray.pipeline.one import dub_here
 from talklip_ray.pipeline.preflight import Probe, one_title, prepare_run, probe_titles, take_product
 from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL, Summary
+from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.runner import connect, dub_catalog
-from talklip_ray.records import SyncMode
+from talklip_ray.records import SyncMode, Title
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import err, exiting, out
@@ -36,23 +39,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Dub video at
 dub_app = typer.Typer(no_args_is_help=True, help="Dub one video or a catalog.")
 app.add_typer(dub_app, name="dub")
 app.add_typer(weights_app, name="weights")
-
-Settings = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file, YAML or JSON.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, as compose.crf=20. Repeatable.")]
-Weights = Annotated[str | None, typer.Option(help="`starter`, or the path or URI of a safetensors file.")]
-
-
-def settings(config: Path | None, overrides: list[str] | None, weights: str | None = None) -> DubConfig:
-    """Settings from a file and the command line. Raises ConfigError."""
-    pairs = {}
-    for text in overrides or []:
-        key, found, value = text.partition("=")
-        if not found:
-            raise ConfigError(f"--set {text}", "a setting must read key=value, as compose.crf=20")
-        pairs[key] = value
-    if weights:
-        pairs["generate.weights"] = weights
-    return load(config, pairs)
+app.command("adapt")(adapt_command)
 
 
 @dub_app.command("one")
@@ -62,6 +49,8 @@ def dub_one(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.mp4).")],
     sync_mode: Annotated[SyncMode, typer.Option(help="When sound and picture differ in length.")] = SyncMode.CUT_OFF,
     weights: Weights = None,
+    adapt: Adapt = False,
+    adapt_minutes: AdaptMinutes = None,
     config: Settings = None,
     set_: Overrides = None,
 ) -> None:
@@ -69,17 +58,8 @@ def dub_one(
     with exiting():
         title = one_title(video, audio, sync_mode)
         with take_product(title, output) as folder:
-            run = prepare_run(settings(config, set_, weights), str(folder))
-            with Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(),
-                console=err,
-                transient=True,
-            ) as bar:
-                task = bar.add_task("dubbing", total=1.0)
-                summary = dub_here(run, title, progress=lambda share: bar.update(task, completed=share))
+            run = prepare_run(asked(settings(config, set_, weights), adapt, adapt_minutes), str(folder))
+            summary = _dub_here(run, title)
         if summary.failures:
             failure = summary.failures[0]
             err.print(f"[red]{failure['kind']}[/] {escape(failure['message'])}", soft_wrap=True)
@@ -91,18 +71,42 @@ def dub_one(
     )
 
 
+def _dub_here(run: Run, title: Title) -> Summary:
+    """One title, adapted to if the run asks for it."""
+    try:
+        with (
+            adapted_run(run, title) as run,
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(),
+                console=err,
+                transient=True,
+            ) as bar,
+        ):
+            task = bar.add_task("dubbing", total=1.0)
+            return dub_here(run, title, progress=lambda share: bar.update(task, completed=share))
+    except TitleError as error:
+        err.print(f"[red]{type(error).__name__}[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(EXIT_PARTIAL) from error
+
+
 @dub_app.command("run")
 def dub_run(
     manifest: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet; path or URI.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder or s3:// URI for the results.")],
     weights: Weights = None,
+    adapt: Adapt = False,
+    adapt_minutes: AdaptMinutes = None,
     config: Settings = None,
     set_: Overrides = None,
     address: Annotated[str, typer.Option(help="Ray cluster; default RAY_ADDRESS, else this machine.")] = "",
 ) -> None:
     """Dub a catalog through Ray Data. Run it again to redo only what is not done."""
     with exiting():
-        raise typer.Exit(run_catalog(manifest, output, settings(config, set_, weights), address=address).exit_code)
+        wanted = asked(settings(config, set_, weights), adapt, adapt_minutes)
+        raise typer.Exit(run_catalog(manifest, output, wanted, address=address).exit_code)
 
 
 def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str = "") -> Summary:
@@ -112,6 +116,7 @@ def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str =
     run = prepare_run(config, output)
     connect(address)
     out.print(f"run {run.id}: {len(wanted.titles)} titles to {output}")
+    run, lost = adapted_catalog(run, wanted.titles)
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -129,7 +134,7 @@ def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str =
             failed = f", {counts['failed']} failed" if counts["failed"] else ""
             bar.update(task, completed=ended, description=f"{ledger.segments} segments{failed}")
 
-        summary = dub_catalog(run, wanted.titles, wanted.rejected, progress=heard)
+        summary = dub_catalog(run, wanted.titles, wanted.rejected, lost=lost, progress=heard)
     page = run_uri(run.output, run.id, "report.html")
     store.write(page, render_run(asdict(summary)).encode())
     print_summary(summary)

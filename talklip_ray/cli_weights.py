@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from talklip_ray.config import StorageConfig
 from talklip_ray.models.checkpoints import Header, Kind, verify
 from talklip_ray.models.exporting import export_released
 from talklip_ray.models.importing import RELEASED_LICENCE, Choices, import_released
 from talklip_ray.models.kinds import TITLES, USES
 from talklip_ray.models.talklip import MelPlacement, NetworkConfig, Variant
+from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import exiting, out
+from talklip_ray.training.exporting import export_run
 
 weights_app = typer.Typer(no_args_is_help=True, help="Bring in, check and hand on network weights.")
 
@@ -63,10 +66,14 @@ def weights_verify(path: Annotated[Path, typer.Argument(help="A safetensors file
 
 @weights_app.command("export")
 def weights_export(
-    source: Annotated[Path, typer.Argument(help="A safetensors file of this project.")],
-    target: Annotated[Path, typer.Argument(help="The checkpoint to write (.pth; .pt for a lip reader).")],
+    source: Annotated[str, typer.Argument(help="A safetensors file of this project; or a training run's folder.")],
+    target: Annotated[str, typer.Argument(help="The checkpoint to write (.pth; .pt for a lip reader); or .safetensors.")],
+    engine: Annotated[str, typer.Option(help="Of a run: `critic`; the network that dubs or reads if left out.")] = "",
+    best: Annotated[bool, typer.Option("--best", help="Of a run: its best checkpoint, not its last.")] = False,
+    endpoint_url: Annotated[str, typer.Option(help="S3 endpoint of a run, where it is not AWS's.")] = "",
 ) -> None:
-    """Write weights as the published programs load them; import gives back the same tensors.
+    """Write weights as the published programs load them; import gives back the same tensors. Or, of a training run
+    (its folder, or one of its checkpoints; s3:// too), make one safetensors file of what its workers saved in parts.
 
     Generators and critics become {state_dict, optimizer: None, global_step: 0, global_epoch: 0}, SyncNet and S3FD bare
     tensors, a lip reader {model, cfg, task_state} of plain containers, without fairseq's own objects: fairseq makes
@@ -76,8 +83,14 @@ def weights_export(
     label_embs_concat and _float_tensor. Where a local generator's windows lie is not part of the layout: import one
     trained here with --mel-placement centered.
     """
+    if not source.endswith(".safetensors"):
+        with exiting():
+            store = open_store(StorageConfig(endpoint_url=endpoint_url))
+            header = export_run(store, source, target, engine=engine, best=best)
+        say(f"wrote {target}: a {describe(header)} after {header.notes.get('steps')} steps")
+        return
     with exiting():
-        header, written, zeros = export_released(source, target)
+        header, written, zeros = export_released(source, Path(target))
     say(f"wrote {target}: {written} tensors of a {describe(header)}")
     if zeros:
         say(f"zeros stand in for {_some(zeros)}")

@@ -91,6 +91,65 @@ class AssembleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptConfig:
+    """Fine-tuning of the network on one title's own picture and original sound, before that title is dubbed."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    minutes: float = 3.0
+    """Budget of a title, wall-clock, from opening the video to the finished weights; 0: ``steps`` alone decides."""
+    steps: int = 0
+    """Most updates; 0: ``minutes`` alone decides. With minutes 0 the result is the same each time."""
+    learns: Literal["all", "picture", "decoder"] = "all"
+    """What is trained: everything, everything but the listener, or the part that paints."""
+    still_norms: bool = True
+    """Batch normalisation keeps the statistics of the weights it starts from; those of one face are few and alike."""
+    learning_rate: float = 1e-3
+    batch_frames: int = 8
+    hide_identity: float = 0.5
+    """How often, while training, the lower half of the frame that shows who it is is painted over. Dubbing shows it
+    whole, mouth and all, and a network that has seen but a little of a face is quick to copy what it is shown.
+    """
+    brightness: float = 0.1
+    """Largest change of a frame's brightness while training, as a share of it."""
+    most_seconds: float = 60.0
+    """Material held in memory, spread over the title; 3 MB a second at 25 frames a second."""
+    piece_seconds: float = 10.0
+    """Material is taken in pieces of this length."""
+    hold_out: float = 0.15
+    """The end of each piece, as a share of it, that is never trained on: the best weights on it are kept."""
+    checks: int = 8
+    """How often over the budget that is looked at."""
+    seed: int = 0
+    on_failure: Literal["dub", "fail"] = "dub"
+    """A title that cannot be adapted to is dubbed with the run's own weights, and reported, or not dubbed."""
+    cpus: float = 1.0
+    """Of each title's task in a catalog run."""
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        for ok, rule in (
+            (self.minutes > 0 or self.steps > 0, "`minutes` or `steps` must be positive: adapting needs a budget"),
+            (self.minutes >= 0 and self.steps >= 0, "`minutes` and `steps` must not be negative"),
+            (0 < self.hold_out <= 0.5, f"`hold_out` must be above 0 and at most 0.5, found {self.hold_out}"),
+            (self.piece_seconds >= 2, f"`piece_seconds` must be at least 2, found {self.piece_seconds}"),
+            (self.most_seconds >= 2, f"`most_seconds` must be at least 2, found {self.most_seconds}"),
+            (self.batch_frames >= 2, f"`batch_frames` must be at least 2, found {self.batch_frames}"),
+            (self.learning_rate > 0, f"`learning_rate` must be positive, found {self.learning_rate}"),
+            (0 <= self.hide_identity <= 1, f"`hide_identity` must be in [0, 1], found {self.hide_identity}"),
+            (0 <= self.brightness < 1, f"`brightness` must be in [0, 1), found {self.brightness}"),
+            (self.checks >= 1, f"`checks` must be at least 1, found {self.checks}"),
+        ):
+            if not ok:
+                raise ConfigError("adapt", rule)
+
+    def learning(self) -> dict[str, Any]:
+        """The settings that decide what is learnt: part of the adapted weights' name."""
+        named = asdict(self)
+        return {name: named[name] for name in named if name not in {"on_failure", "cpus", "gpus"}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
     """What a stage's workers need. Where they run is said here and nowhere in the stage."""
 
@@ -145,6 +204,8 @@ class DubConfig:
     compose: ComposeConfig = field(default_factory=ComposeConfig)
     assemble: AssembleConfig = field(default_factory=AssembleConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+    adapt: AdaptConfig | None = None
+    """None: every title is dubbed with the run's weights as they are."""
     pools: Pools | None = None
     """None: sized to the machine or cluster the run finds itself on."""
     max_failed_share: float = 1.0

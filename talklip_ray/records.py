@@ -26,7 +26,7 @@ Full frames are never in a row (a 1080p frame is 225 crops).
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
 from fractions import Fraction
 from typing import Any
@@ -78,6 +78,31 @@ class Title:
     video: str
     dubs: tuple[Dub, ...]
     sync_mode: SyncMode = SyncMode.CUT_OFF
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adaptation:
+    """Weights of a title's own, or why it has none."""
+
+    title: str
+    uri: str = ""
+    """Of the weights; "": the title is dubbed with the run's."""
+    tensors_sha256: str = ""
+    fingerprint: str = ""
+    """Names what they were made from; stands for their digest in the fingerprints of the title's dubs."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the adaptation came to: steps, minutes, losses. Plain values."""
+    reused: bool = False
+    """Made by an earlier run."""
+    kind: str = ""
+    """Class name of the error that left the title without."""
+    message: str = ""
+
+    def noted(self) -> dict[str, Any]:
+        """For the commit records of the title's dubs."""
+        if not self.uri:
+            return {"failed": self.message}
+        return self.facts | {"tensors_sha256": self.tensors_sha256, "fingerprint": self.fingerprint}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,8 +2,8 @@
 
 A layer calls ``record(SEGMENTS, stage="compose")`` and knows neither Prometheus nor Ray. What becomes of it
 is decided once per process by ``install``: nothing (the default), a dictionary (``Tally``), a
-prometheus-client registry (``prometheus``), or, in the pipeline's runner, Ray's own metrics built from the
-same declarations.
+prometheus-client registry (``prometheus``), or Ray's own metrics (``on_ray``), built from the same declarations:
+every node of a cluster then serves them, as ``ray_`` and the name declared here.
 """
 
 from __future__ import annotations
@@ -127,24 +127,27 @@ STORE_BYTES = Metric(
     labels=("direction",),
     help="Bytes exchanged with object storage: read or written.",
 )
-TRAINING_STEPS = Metric(
-    name="talklip_training_steps_total", kind=Kind.COUNTER, unit="steps", help="Updates of the generator."
-)
-TRAINING_SECONDS = Metric(
-    name="talklip_training_step_seconds",
-    kind=Kind.HISTOGRAM,
-    unit="seconds",
-    labels=("phase",),
-    buckets=SECONDS,
-    help="Time of one update: waiting for data, computing, saving.",
-)
-TRAINING_LOSS = Metric(
-    name="talklip_training_loss",
-    kind=Kind.GAUGE,
-    unit="1",
-    labels=("term",),
-    help="Last value of a loss term, before its weight.",
-)
+
+
+def _train(name: str, unit: str, help: str, *labels: str) -> Metric:
+    """A gauge of a training run."""
+    return Metric(
+        name=f"talklip_train_{name}", kind=Kind.GAUGE, unit=unit, labels=("run", "recipe", *labels), help=help
+    )
+
+
+TRAIN_STEP = _train("step", "step", "Updates the run has made.")
+TRAIN_DONE = _train("done_ratio", "ratio", "Share of the run that is behind it.")
+TRAIN_PHASE = _train("phase", "1", "One for the phase the run is in, zero for those it has left.", "phase")
+TRAIN_LOSS = _train("loss", "1", "Last value of a term, before its weight.", "term")
+TRAIN_VALID = _train("valid", "1", "What the last validation found.", "measure")
+TRAIN_GRAD_NORM = _train("grad_norm", "1", "Norm of an engine's gradient, before it is clipped.", "engine")
+TRAIN_LEARNING_RATE = _train("learning_rate", "1", "Learning rate of the last step.")
+TRAIN_FRAMES = _train("frames_per_second", "frames", "Frames that all workers together learn from in a second.")
+TRAIN_STEPS = _train("steps_per_second", "steps", "Updates in a second.")
+TRAIN_DATA_WAIT = _train("data_wait_ratio", "ratio", "Share of the time that worker 0 waits for its next batch.")
+TRAIN_MEMORY = _train("memory_bytes", "bytes", "Most memory that worker 0 has held.")
+TRAIN_WORKERS = _train("workers", "workers", "Workers of the run.")
 
 METRICS = (
     *(
@@ -158,7 +161,8 @@ METRICS = (
         MODEL_LOAD_SECONDS,
         BATCH_FRAMES,
     ),
-    *(STORE_SECONDS, STORE_BYTES, TRAINING_STEPS, TRAINING_SECONDS, TRAINING_LOSS),
+    *(STORE_SECONDS, STORE_BYTES, TRAIN_STEP, TRAIN_DONE, TRAIN_PHASE, TRAIN_LOSS, TRAIN_VALID, TRAIN_GRAD_NORM),
+    *(TRAIN_LEARNING_RATE, TRAIN_FRAMES, TRAIN_STEPS, TRAIN_DATA_WAIT, TRAIN_MEMORY, TRAIN_WORKERS),
 )
 
 
@@ -224,6 +228,87 @@ def timed(metric: Metric, **labels: str) -> Iterator[None]:
         yield
     finally:
         record(metric, perf_counter() - started, **labels)
+
+
+class Reported(Protocol):
+    """What is published of a training report (training/watching.py)."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def metrics(self) -> dict[str, float]: ...
+
+
+_PLAIN = {
+    "share": TRAIN_DONE,
+    "learning_rate": TRAIN_LEARNING_RATE,
+    "frames_per_s": TRAIN_FRAMES,
+    "steps_per_s": TRAIN_STEPS,
+    "data_wait": TRAIN_DATA_WAIT,
+    "workers": TRAIN_WORKERS,
+}
+_UNPUBLISHED = {"step", "elapsed_s"}
+_phases: dict[str, str] = {}
+"""The phase each run was last seen in, for that one to end when the next begins."""
+
+
+def publish(report: Reported, *, run: str, recipe: str = "") -> None:
+    """Record a training report: worker 0 does, after ``install(on_ray())``."""
+    here = {"run": run, "recipe": recipe}
+    record(TRAIN_STEP, report.step, **here)
+    for name, value in report.metrics.items():
+        if metric := _PLAIN.get(name):
+            record(metric, value, **here)
+        elif name == "memory_gib":
+            record(TRAIN_MEMORY, value * (1 << 30), **here)
+        elif name.endswith("_grad_norm"):
+            record(TRAIN_GRAD_NORM, value, **here, engine=name.removesuffix("_grad_norm"))
+        elif name.startswith("valid_"):
+            record(TRAIN_VALID, value, **here, measure=name.removeprefix("valid_"))
+        elif name not in _UNPUBLISHED:
+            record(TRAIN_LOSS, value, **here, term=name)
+    before = _phases.get(run, "")
+    if before and before != report.phase:
+        record(TRAIN_PHASE, 0.0, **here, phase=before)
+    if report.phase:
+        record(TRAIN_PHASE, 1.0, **here, phase=report.phase)
+    _phases[run] = report.phase
+
+
+def on_ray() -> Recorder:
+    """A recorder into Ray's metrics, for processes that Ray has started. The node serves them over HTTP, at the
+    ``MetricsExportPort`` of ``ray.nodes()``, a few seconds later. Of a histogram Ray keeps the buckets; the sum it
+    serves is made of their middles.
+    """
+    return _OnRay()
+
+
+class _OnRay:
+    def __init__(self) -> None:
+        from ray.util import metrics  # only those who export pay for it
+
+        self._kinds: dict[Kind, Any] = {
+            Kind.COUNTER: metrics.Counter,
+            Kind.GAUGE: metrics.Gauge,
+            Kind.HISTOGRAM: metrics.Histogram,
+        }
+        self._exported: dict[str, Any] = {}
+
+    def record(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
+        if metric.name not in self._exported:
+            options = {"boundaries": list(metric.buckets)} if metric.kind is Kind.HISTOGRAM else {}
+            made = self._kinds[metric.kind](metric.name, metric.help, tag_keys=metric.labels, **options)
+            self._exported[metric.name] = made
+        exported = self._exported[metric.name]
+        if metric.kind is Kind.COUNTER:
+            if value:  # Ray's counters refuse to grow by nothing
+                exported.inc(value, tags=labels)
+        elif metric.kind is Kind.GAUGE:
+            exported.set(value, tags=labels)
+        else:
+            exported.observe(value, tags=labels)
 
 
 def prometheus(registry: CollectorRegistry) -> Recorder:

@@ -29,7 +29,8 @@ LAYERS = [  # what a line names may import only from the lines above it
     {"faces", "models"},
     {"pipeline", "training", "evaluation", "synthetic"},
     {"doctor", "terminal"},
-    {"cli_weights"},
+    {"cli_settings"},
+    {"cli_weights", "cli_adapt"},
     {"cli"},
     {"jobs"},
 ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import prometheus_client
 import pytest
@@ -76,6 +77,46 @@ def test_a_declaration_follows_the_conventions(metric: Metric) -> None:
     assert bool(metric.buckets) == (metric.kind is Kind.HISTOGRAM)
     assert list(metric.buckets) == sorted(metric.buckets)
     assert not {"title", "uri", "segment"} & set(metric.labels)  # one time series a title would not end well
+
+
+@dataclass(frozen=True)
+class Said:
+    """A training report, as far as it is published."""
+
+    step: int
+    phase: str
+    metrics: dict[str, float]
+
+
+def test_a_training_report_becomes_series_of_its_run(tally: Tally) -> None:
+    metrics = {
+        "step": 7.0, "elapsed_s": 9.0, "l1": 0.25, "critic_real": 0.5, "valid_l1": 0.125, "critic_grad_norm": 3.0,
+        "share": 0.75, "learning_rate": 1e-4, "frames_per_s": 31.0, "steps_per_s": 2.0, "data_wait": 0.02,
+        "memory_gib": 1.5, "workers": 4.0,
+    }  # fmt: skip
+    telemetry.publish(Said(7, "", metrics), run="gc-1", recipe="gc")
+    found = {
+        (name.removeprefix("talklip_train_"), *labels[2:]): value for (name, labels), value in tally.values.items()
+    }
+    assert found == {
+        ("step",): 7.0, ("loss", "l1"): 0.25, ("loss", "critic_real"): 0.5, ("valid", "l1"): 0.125,
+        ("grad_norm", "critic"): 3.0, ("done_ratio",): 0.75, ("learning_rate",): 1e-4,
+        ("frames_per_second",): 31.0, ("steps_per_second",): 2.0, ("data_wait_ratio",): 0.02,
+        ("memory_bytes",): 1.5 * 2**30, ("workers",): 4.0,
+    }  # fmt: skip
+    assert {labels[:2] for _, labels in tally.values} == {("gc-1", "gc")}
+
+
+def test_of_its_phases_a_run_is_in_one(tally: Tally) -> None:
+    for step, phase in enumerate(("reconstruct", "reconstruct", "read_lips")):
+        telemetry.publish(Said(step, phase, {}), run="gc-2")
+    telemetry.publish(Said(0, "reconstruct", {}), run="gc-3")
+    phases = {labels: value for (name, labels), value in tally.values.items() if name == telemetry.TRAIN_PHASE.name}
+    assert phases == {
+        ("gc-2", "", "reconstruct"): 0.0,
+        ("gc-2", "", "read_lips"): 1.0,
+        ("gc-3", "", "reconstruct"): 1.0,
+    }
 
 
 def test_prometheus_serves_every_metric_under_its_declared_name(tally: Tally) -> None:

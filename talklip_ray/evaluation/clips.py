@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from talklip_ray.config import LocateConfig
 from talklip_ray.errors import MediaError
-from talklip_ray.evaluation.sync import RATE, shown_at
+from talklip_ray.evaluation.sync import shown_at
 from talklip_ray.faces.crops import cut_crops
 from talklip_ray.faces.detect import Detector
 from talklip_ray.media.timeline import nearest_step
 from talklip_ray.media.video import File, VideoInfo, probe_video, read_pictures
 from talklip_ray.models.expert_view import SIDE
+from talklip_ray.models.offsets import RATE
 from talklip_ray.records import Verdict
 
 MOST_SECONDS = 60

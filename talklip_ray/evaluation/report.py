@@ -46,6 +46,7 @@ ADVICE = {
     "StoreError": "Storage refused: the message says what; `talklip doctor --output URI` tries it.",
     "TransientStoreError": "Storage was busy for longer than the retries last. Run the same command again.",
     "PreconditionFailedError": "Another run wrote these at the same time. Let it end, then run this one again.",
+    "UnfitTitleError": "There is nothing to adapt to: `adapt.on_failure: dub` dubs them with the run's own weights.",
     "Lost": "Work was started and never came back, as when a machine goes away. Run the same command again.",
 }
 UNEXPECTED = "Not an error this program knows. Run the same command again; if it returns, please report it."
@@ -88,6 +89,7 @@ def render_run(summary: Mapping[str, Any], *, base: str = "../../..") -> str:
         rows=[_row(row, summary["output"], base) for row in rows[:MOST_ROWS]],
         more_rows=max(0, len(rows) - MOST_ROWS),
         stages=stages(summary["stage_seconds"]),
+        adapted=[_adapted(one) for one in summary.get("adapted", [])[:MOST_ROWS]],
     )  # fmt: skip
 
 
@@ -148,6 +150,23 @@ def _row(row: Mapping[str, Any], output: str, base: str) -> Fields:
         "size": size(row["bytes"]),
         "verdicts": verdict_shares(row["verdicts"]),
         "note": known.get(row["state"], ""),
+    }
+
+
+def _adapted(one: Mapping[str, Any]) -> Fields:
+    """What adapting the weights to one title came to; a title without its own comes with the reason."""
+    facts = one["facts"]
+    if not one["uri"]:
+        return {"title": one["title"], "key": "failed", "state": "not adapted", "note": one["message"]}
+    return {
+        "title": one["title"],
+        "key": "skipped" if one["reused"] else "done",
+        "state": "by an earlier run" if one["reused"] else "adapted",
+        "note": "",
+        "minutes": f"{facts['minutes']:.1f} min",
+        "steps": facts["steps"],
+        "before": f"{facts['l1_before']:.4f}",
+        "after": f"{facts['l1_after']:.4f}",
     }
 
 

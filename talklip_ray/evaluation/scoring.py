@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from talklip_ray.evaluation.reading import word_error_rate
-from talklip_ray.evaluation.sync import SyncScore
+from talklip_ray.models.offsets import SyncScore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

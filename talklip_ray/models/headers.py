@@ -87,14 +87,26 @@ def read_front(path: Path) -> tuple[Header, dict[str, tuple[int, ...]]]:
             raw = json.loads(stream.read(length))
         text = raw.pop("__metadata__")[KEY]
         shapes = {str(name): tuple(int(n) for n in entry["shape"]) for name, entry in raw.items()}
-        header = TypeAdapter(Header).validate_json(text)
-        return replace(header, network=_config(header, str(path))), shapes
+        return _parsed(text, str(path)), shapes
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(
             str(path),
             f"weights must be a safetensors file with a `{KEY}` header ({_reason(error)}); "
             "make one with `talklip weights import` or by training",
         ) from error
+
+
+def parse_header(text: str | bytes, where: str) -> Header:
+    """A header from its JSON alone, checked as ``read_header`` does. Raises WeightsError."""
+    try:
+        return _parsed(text, where)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(where, f"must be the header of a weights file ({_reason(error)})") from error
+
+
+def _parsed(text: str | bytes, where: str) -> Header:
+    header = TypeAdapter(Header).validate_json(text)
+    return replace(header, network=_config(header, where))
 
 
 def _config(header: Header, where: str) -> Any:

@@ -84,6 +84,7 @@ def assemble_title(run: Run, parts: Sequence[Part]) -> Done:
             num_frames=num_frames,
             verdicts=dict(verdicts),
             versions={"talklip_ray": __version__},
+            adapted=run.adapted[one.title].noted() if one.title in run.adapted else {},
         )
         commit = publish(store, run.output, product, commit)
     store.delete_prefix(parts_uri(run.output, commit.fingerprint, one.title, one.placement.language))

@@ -1,11 +1,15 @@
 """generate: the network repaints the crops, one batch across segments and languages. Never touches a codec.
 
+Titles with weights of their own get a batch of their own; a worker keeps the networks of the last few.
+
 Shapes: P placements, T frames, S crop side, N crops of one batch.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -14,8 +18,11 @@ from talklip_ray.models.repaint import Repainter
 from talklip_ray.pipeline.listen import SILENT
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.weights import weights_path
-from talklip_ray.records import Row, Verdict
+from talklip_ray.records import Row, Segment, Verdict
 from talklip_ray.storage.uri import open_store
+
+KEPT = 2
+"""Networks of titles' own that a worker holds beside the run's: segments of one title come close together."""
 
 
 class Generate:
@@ -24,12 +31,38 @@ class Generate:
     name = "generate"
 
     def __init__(self, run: Run) -> None:
-        config = run.config.generate
-        path = weights_path(open_store(run.config.storage), run)
-        self.repaint = Repainter(path, precision=config.precision, batch_frames=config.batch_frames)
+        self.run = run
+        self.repaint = self._repainter("")
         self.side = run.config.locate.crop_side
+        self._own: OrderedDict[str, Repainter] = OrderedDict()
 
     def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
+        if not self.run.adapted:
+            yield from self._repainted(rows, self.repaint)
+            return
+        for title, same in groupby(rows, key=lambda row: self._owner(Segment.from_json(row["segment"]).title)):
+            yield from self._repainted(list(same), self._network_of(title))
+
+    def _owner(self, title: str) -> str:
+        """Whose weights a title is dubbed with: its own, or "" for the run's."""
+        return title if self.run.own_weights(title) else ""
+
+    def _network_of(self, title: str) -> Repainter:
+        if not title:
+            return self.repaint
+        if title not in self._own:
+            while len(self._own) >= KEPT:
+                self._own.popitem(last=False)
+            self._own[title] = self._repainter(title)
+        self._own.move_to_end(title)
+        return self._own[title]
+
+    def _repainter(self, title: str) -> Repainter:
+        config = self.run.config.generate
+        path = weights_path(open_store(self.run.config.storage), self.run, title)
+        return Repainter(path, precision=config.precision, batch_frames=config.batch_frames)
+
+    def _repainted(self, rows: Sequence[Row], repaint: Repainter) -> Iterator[Row]:
         spans: list[VoiceSpan] = []
         crops, which, steps, homes = [], [], [], []
         for at, row in enumerate(rows):
@@ -50,7 +83,7 @@ class Generate:
                 )
         out = [np.zeros((len(row["steps_PT"]), *row["crops_TSSC"].shape), np.uint8) for row in rows]
         if crops:
-            patches_NSSC = self.repaint(np.concatenate(crops), spans, np.concatenate(which), np.concatenate(steps))
+            patches_NSSC = repaint(np.concatenate(crops), spans, np.concatenate(which), np.concatenate(steps))
             ends = np.cumsum([len(c) for c in crops])[:-1]
             for (at, p, used_T), patches in zip(homes, np.split(patches_NSSC, ends), strict=True):
                 out[at][p][used_T] = patches

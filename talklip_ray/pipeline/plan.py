@@ -116,10 +116,11 @@ def _listen(store: Store, dub: Dub) -> tuple[AudioInfo, str]:
 
 
 def _fingerprint(run: Run, title: Title, dub: Dub, video_etag: str, audio_etag: str) -> str:
+    own = run.own_weights(title.id)
     return fingerprint(
         video_etag=video_etag,
         audio_etag=audio_etag,
-        weights=run.weights_digest,
+        weights=own.fingerprint if own else run.weights_digest,
         pixels=run.config.pixels(),
         sync_mode=title.sync_mode,
         offset=dub.offset,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -50,6 +50,8 @@ class Summary:
     frames: int
     """Frames published by this run."""
     weights_digest: str
+    adapted: list[dict[str, Any]] = field(default_factory=list)
+    """What adapting came to, a records.Adaptation for each title; [] where nobody asked for it."""
 
     @property
     def exit_code(self) -> int:
@@ -69,6 +71,7 @@ def summarise(run: Run, ledger: Ledger, wall_seconds: float) -> Summary:
         wall_seconds=round(wall_seconds, 3),
         frames=sum(one.num_frames for one in done),
         weights_digest=run.weights_digest,
+        adapted=[asdict(one) for one in run.adapted.values()],
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from talklip_ray.config import DubConfig
+from talklip_ray.records import Adaptation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +22,13 @@ class Run:
     weights: str
     """Path or URI of the network's safetensors file."""
     weights_digest: str
+    adapted: Mapping[str, Adaptation] = field(default_factory=dict)
+    """By title: what adapting the weights to it came to. {}: nobody asked for it."""
+
+    def own_weights(self, title: str) -> Adaptation | None:
+        """The title's own weights; None where it is dubbed with the run's."""
+        found = self.adapted.get(title)
+        return found if found is not None and found.uri else None
 
 
 def new_run_id() -> str:

@@ -98,7 +98,7 @@ class Assembly:
     """Assembles titles as Ray tasks beside the pipeline; the pools leave room for them."""
 
     def __init__(self, run: Run, pools: Pools) -> None:
-        self.run = run
+        self.run = ray.put(run)  # once: it may name thousands of titles' own weights
         self.task = ray.remote(assemble_title).options(num_cpus=pools.assemble.cpus, max_retries=3)
         self.pending: dict[ray.ObjectRef[Done], list[Part]] = {}
 
@@ -134,10 +134,12 @@ def dub_catalog(
     titles: Sequence[Title],
     rejected: Sequence[Failure] = (),
     *,
+    lost: Sequence[Failure] = (),
     progress: Callable[[Ledger], None] = lambda ledger: None,
 ) -> Summary:
     """Dubs every title of a manifest and writes the run's results; one bad title never stops it.
 
+    ``lost``: titles that have failed already, for all their languages; they are only reported.
     Expects ``connect`` to have been called. Raises ConfigError when the workers do not fit the cluster.
     """
     started = time.perf_counter()
@@ -146,9 +148,11 @@ def dub_catalog(
     pools = run.config.pools or fitted(cpus, gpus)
     check_fit(pools, cpus, gpus)
     ledger = Ledger(titles, rejected)
+    for gone in lost:
+        ledger.fail(gone)
     assembly = Assembly(run, pools)
-    for batch in build(run, titles, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in cast(pa.Table, batch).to_pylist():
+    for batch in _batches(run, [title for title in titles if title.id not in {one.title for one in lost}], pools):
+        for row in batch.to_pylist():
             for parts in ledger.take(row):
                 assembly.submit(parts)
         assembly.collect(ledger, wait=False)
@@ -161,6 +165,12 @@ def dub_catalog(
     summary = summarise(run, ledger, time.perf_counter() - started)
     write_results(open_store(run.config.storage), summary)
     return summary
+
+
+def _batches(run: Run, titles: Sequence[Title], pools: Pools) -> Iterator[pa.Table]:
+    if titles:
+        for batch in build(run, titles, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield cast(pa.Table, batch)
 
 
 def _hopeless(run: Run, ledger: Ledger, titles: int) -> bool:

@@ -34,11 +34,16 @@ def checked_weights(store: Store, weights: str) -> str:
     return verify(local_weights(store, weights)).tensors_sha256
 
 
-def weights_path(store: Store, run: Run) -> Path:
-    """The run's weights, as a worker finds them. Raises WeightsError where others have taken their place since."""
-    path = local_weights(store, run.weights)
+def weights_path(store: Store, run: Run, title: str = "") -> Path:
+    """The run's weights, or ``title``'s own where it has some, as a worker finds them.
+
+    Raises WeightsError where others have taken their place since.
+    """
+    own = run.own_weights(title)
+    weights, digest = (own.uri, own.tensors_sha256) if own else (run.weights, run.weights_digest)
+    path = local_weights(store, weights)
     found = read_header(path).tensors_sha256
-    if found != run.weights_digest:
-        wanted = f"must stay the weights {run.weights_digest[:12]} the run began with, found {found[:12]}"
-        raise WeightsError(run.weights, f"{wanted}; start the run again")
+    if found != digest:
+        wanted = f"must stay the weights {digest[:12]} the run began with, found {found[:12]}"
+        raise WeightsError(weights, f"{wanted}; start the run again")
     return path

@@ -3,6 +3,7 @@
     <output>/<title>/<language>.mp4                                   the product
     <output>/<title>/<language>.json                                  its commit record, written last
     <output>/_talklip/faces/<source digest>/...                       the face index, reused by later runs
+    <output>/_talklip/adapted/<fingerprint>.safetensors               weights of one title's own, likewise
     <output>/_talklip/parts/<fingerprint>/<title>/<language>/...      staged parts, removed after the commit
     <output>/_talklip/runs/<run id>/...                               results, dead letters, summary, report
 
@@ -49,7 +50,8 @@ def fingerprint(
 ) -> str:
     """64 hex digits that name the inputs of one title and language.
 
-    ``weights`` is the digest of the weights file, ``pixels`` the settings that change the picture
+    ``weights`` is the digest of the weights file, or the fingerprint of what weights of the title's own were made
+    from, ``pixels`` the settings that change the picture
     (``DubConfig.pixels()``), ``offset`` the dub's, in seconds. Equal inputs give equal outputs; a change of
     any of them, or of FORMAT_VERSION, gives another name.
     """
@@ -77,6 +79,11 @@ def record_uri(output: str, title: str, language: str) -> str:
 def faces_uri(output: str, source_digest: str, *names: str) -> str:
     """The folder of a source's face index, or what ``names`` says in it."""
     return join(output, "_talklip", "faces", _name(source_digest), *names)
+
+
+def adapted_uri(output: str, fingerprint: str) -> str:
+    """Weights adapted to a title; ``fingerprint`` names what they were made from."""
+    return join(output, "_talklip", "adapted", f"{_name(fingerprint)}.safetensors")
 
 
 def parts_uri(output: str, fingerprint: str, title: str, language: str) -> str:
@@ -124,12 +131,17 @@ class Commit:
     """UTC, ISO 8601; "" for the time of publishing."""
     versions: dict[str, str] = field(default_factory=dict)
     """This package and the libraries that touch pictures and sound."""
+    adapted: dict[str, Any] = field(default_factory=dict)
+    """How the network was adapted to the title, or ``failed`` and why it was not; {} where nobody asked for it."""
     product_size: int = 0
     product_etag: str = ""
     product_sha256: str = ""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+        named = asdict(self)
+        if not self.adapted:
+            del named["adapted"]
+        return json.dumps(named, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Commit:

@@ -1,10 +1,10 @@
-"""Training rows straight from the renderer: a talking portrait's face crops and sound, with neither codec nor detector.
+"""Training rows straight from the renderer: a talking portrait's face and sound, with neither codec nor detector.
 
-A crop is cut as preparation cuts it (a box in the frame, scaled to a square), from a frame of which only the part
-around the box is painted; the box comes from boxes.py. ``RenderedPiece`` has the fields of a row of a training
-shard, so that ``Piece(**rendered.fields())`` makes one.
+A frame is cut as preparation cuts it (a box in the picture, and half as much again around it, scaled to a square),
+from a picture of which only that part is painted; the box comes from boxes.py. ``RenderedPiece`` has the fields of a
+row of a training shard, so that ``Piece(**rendered.fields())`` makes one.
 
-Shapes: T frames, S crop side, C = 3 (RGB).
+Shapes: T frames of H x W pixels, C = 3 (RGB); S side of the face in them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
+from talklip_ray.faces.surround import surround, window
 from talklip_ray.records import Verdict
 from talklip_ray.synthetic.boxes import face_boxes
 from talklip_ray.synthetic.looks import ClipSpec, looks, mouths, padded, shown, talking_spec
@@ -31,6 +32,8 @@ from talklip_ray.synthetic.speech import Speech, Utterance, speak
 from talklip_ray.synthetic.wear import BLOCK, Wear
 
 SAMPLE_RATE = 16_000
+FRAME_OF_FACE = Fraction(160, 96)
+"""How much wider and higher a frame is than the face in it."""
 BATCH = 16
 """Utterances to one start of espeak-ng, which carries a little state along: part of what a seed means."""
 
@@ -41,11 +44,12 @@ class RenderedPiece:
 
     id: str
     piece: int
-    video: str
+    source: str
     source_digest: str
     text: str
+    tokens: NDArray[np.int32]
     start: int
-    crops_TSSC: Image
+    frames_THWC: Image
     boxes_T4: NDArray[np.int32]
     verdicts_T: NDArray[np.uint8]
     pts_T: NDArray[np.int64]
@@ -65,25 +69,27 @@ def render_piece(
 ) -> RenderedPiece:
     """One clip at 25 frames a second, looking as a clip of ``talking_spec(seed)`` looks.
 
+    ``side``: pixels of the face. A row of a shard has 96 of them, in frames of 160.
     ``context``: samples of sound kept on either side of the frames. ``worn``: blurred, noisy and compressed by
     amounts that the seed decides; else as painted.
     """
     spec = talking_spec(seed)
     samples, duration = padded(speech)
     num_frames = int(duration * spec.rate)
-    crops_TSSC, boxes_T4 = _crops(speech, spec, num_frames, portrait, side, worn)
+    frames_THWC = _frames(speech, spec, num_frames, portrait, side, worn)
     heard = resample_poly(samples.astype(np.float64), SAMPLE_RATE, speech.rate)
     said = f"{speech.utterance}, {seed}, {side}, {worn}"
     name = f"synthetic-{seed}-{hashlib.sha256(speech.utterance.text.encode()).hexdigest()[:8]}"
     return RenderedPiece(
         id=name,
         piece=0,
-        video=f"synthetic:{name}",
+        source=f"synthetic:{name}",
         source_digest=hashlib.sha256(said.encode()).hexdigest()[:16],
         text=speech.utterance.text,
+        tokens=np.zeros(0, np.int32),
         start=0,
-        crops_TSSC=crops_TSSC,
-        boxes_T4=boxes_T4,
+        frames_THWC=frames_THWC,
+        boxes_T4=np.tile(np.array(face_place(side), np.int32), (num_frames, 1)),
         verdicts_T=np.full(num_frames, Verdict.FACE, np.uint8),
         pts_T=np.arange(num_frames, dtype=np.int64),
         time_base=1 / spec.rate,
@@ -155,27 +161,34 @@ def _render(job: _Job) -> list[RenderedPiece]:
     ]
 
 
-def _crops(
-    speech: Speech, spec: ClipSpec, num_frames: int, portrait: Portrait, side: int, worn: bool
-) -> tuple[Image, NDArray[np.int32]]:
-    """Crops [T,S,S,3] and the boxes [T,4] they were cut from."""
+def face_place(side: int) -> tuple[int, int, int, int]:
+    """Where a face of ``side`` pixels is in its frame."""
+    edge = (int(side * FRAME_OF_FACE) - side) // 2
+    return edge, edge, edge + side, edge + side
+
+
+def _frames(speech: Speech, spec: ClipSpec, num_frames: int, portrait: Portrait, side: int, worn: bool) -> Image:
+    """Frames [T,H,W,3]."""
     chance = np.random.default_rng((spec.seed, 1))
     openings_T, spreads_T = mouths(speech, num_frames, spec.rate)
     seen = list(looks(spec, num_frames, portrait))
     matrices_T23 = np.stack([shown(look, spec.size) for look in seen])
     boxes_T4 = face_boxes(matrices_T23, openings_T, spec.size, chance)
     wear = Wear(spec.crf, chance) if worn else None
-    crops_TSSC = np.empty((num_frames, side, side, 3), np.uint8)
+    frame_side = int(side * FRAME_OF_FACE)
+    frames_THWC = np.empty((num_frames, frame_side, frame_side, 3), np.uint8)
     for at, look in enumerate(seen):
         x0, y0, x1, y1 = boxes_T4[at].tolist()
-        left, top = x0 - x0 % BLOCK, y0 - y0 % BLOCK  # a codec's blocks stay where they are while the box moves
+        left, top, right, bottom = window((x0, y0, x1, y1), spec.size, face=side, side=frame_side)
+        left, top = left - left % BLOCK, top - top % BLOCK  # a codec's blocks stay where they are while the box moves
         part_HWC = portrait.render_part(
-            float(openings_T[at]), float(spreads_T[at]), look, spec.size, (left, top, x1, y1)
+            float(openings_T[at]), float(spreads_T[at]), look, spec.size, (left, top, right, bottom)
         )
         if wear:
             part_HWC = wear(part_HWC)
-        crops_TSSC[at] = cv2.resize(part_HWC[y0 - top :, x0 - left :], (side, side), interpolation=cv2.INTER_LINEAR)
-    return crops_TSSC, boxes_T4
+        inside = x0 - left, y0 - top, x1 - left, y1 - top
+        frames_THWC[at] = surround(part_HWC, inside, face=side, side=frame_side)
+    return frames_THWC
 
 
 def _sound(heard: NDArray[np.float64], first: int, stop: int) -> NDArray[np.int16]:

@@ -1,14 +1,15 @@
 """Batches: what a step shows the network, and what it should have painted.
 
+Pictures travel as bytes, a quarter of what floats take, and become the network's where they are used.
+
 Shapes: N frames of a batch, S crop side, C = 3 (RGB), A audio steps, B clips of a batch, F features a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -19,21 +20,20 @@ from talklip_ray.media.timeline import floor_step
 from talklip_ray.models.inputs import VoiceSpan, face_input, mel_windows, picture
 from talklip_ray.models.talklip import NetworkConfig
 from talklip_ray.models.tokenizer import Tokenizer
-from talklip_ray.training.config import DataConfig
-from talklip_ray.training.losses import draw_negatives
-from talklip_ray.training.reading import Sample
+from talklip_ray.training.config import DataConfig, RunSettings, TrainConfig
+from talklip_ray.training.reading import Rows, Sample, take
 from talklip_ray.training.spoken import Spoken, spoken
-from talklip_ray.training.windows import Draw, Window, choose_windows, draws
-
-T = TypeVar("T")
+from talklip_ray.training.windows import Draw, Place, Window, choose_windows, draws
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Inputs of ``models.talklip.TalkLip`` and the pictures it should give."""
 
-    faces_N6SS: Tensor
-    targets_N3SS: Tensor
+    poses_NSSC: Tensor
+    """uint8: the frames to paint."""
+    identities_NSSC: Tensor
+    """uint8: who it is, from elsewhere in the clip."""
     voice: Tensor
     """Local windows N x 1 x F x 16, or the clips' global rows B x A x F."""
     picked_N: Tensor | None = None
@@ -44,18 +44,38 @@ class Batch:
     """The clips around the frames, where the expert is to watch."""
     negatives_NK: Tensor | None = None
     """Where contrast is trained: other frames that each frame's voice is set against."""
+    step: int = 0
+    clips: int = 0
+    """Clips that the step shows to all workers together."""
+    positions_B: tuple[int, ...] = ()
+    """Which of the step's clips each clip is; ascending."""
+    frames_of_clip_B: tuple[int, ...] = ()
+    """How many of the N frames are of each clip."""
+    passed_over: tuple[str, ...] = ()
+    """Rows that could not be read, and why. Others took their places."""
+
+    @cached_property
+    def faces_N6SS(self) -> Tensor:  # noqa: N802
+        """What the video encoder sees, float32."""
+        return face_input(self.poses_NSSC, self.identities_NSSC)
+
+    @cached_property
+    def targets_N3SS(self) -> Tensor:  # noqa: N802
+        """What should be painted, float32."""
+        return picture(self.poses_NSSC)
 
     @property
     def num_frames(self) -> int:
-        return len(self.targets_N3SS)
+        return len(self.poses_NSSC)
 
     def inputs(self) -> tuple[Tensor | None, ...]:
         return self.faces_N6SS, self.voice, self.picked_N, self.padding_BA
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(
-            faces_N6SS=self.faces_N6SS.to(device),
-            targets_N3SS=self.targets_N3SS.to(device),
+        return replace(
+            self,
+            poses_NSSC=self.poses_NSSC.to(device),
+            identities_NSSC=self.identities_NSSC.to(device),
             voice=self.voice.to(device),
             picked_N=_to(self.picked_N, device),
             padding_BA=_to(self.padding_BA, device),
@@ -64,45 +84,58 @@ class Batch:
         )
 
 
+def drawn_from(rows: Rows, numbers: Sequence[int], config: RunSettings, step: int, place: Place) -> list[Draw]:
+    """The clips, places in ``numbers``, that a worker takes in a step."""
+    return draws(
+        step,
+        clips=config.data.clips,
+        num_clips=len(numbers),
+        seed=config.seed,
+        rank=place.rank,
+        world=place.world,
+        pool=config.data.pool,
+        length_of=lambda clip: rows.num_frames(numbers[clip]),
+    )
+
+
 def train_batch(
-    samples: Sequence[Sample],
-    step: int,
-    network: NetworkConfig,
-    data: DataConfig,
-    *,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    numbers: Sequence[int] | None = None,
-    watched: Tokenizer | None = None,
+    config: TrainConfig, rows: Rows, numbers: Sequence[int], drawn: Sequence[Draw], watched: Tokenizer | None = None
 ) -> Batch:
-    """The batch of one worker at one step, a function of its arguments and the rows alone.
+    """A batch of clips drawn from the rows ``numbers``, a function of its arguments and the rows alone.
 
-    ``numbers`` are the rows to draw from (default all). A clip with too few usable frames gives its place to
-    the next one. With ``watched``, the lip-reading expert's tokenizer, the batch brings the whole clips along.
+    A clip with too few usable frames gives its place to the next one. With ``watched``, the lip-reading expert's
+    tokenizer, the batch brings the whole clips along. Raises ConfigError where no clip will do.
     """
-    rows = range(len(samples)) if numbers is None else numbers
+    data = config.data
     chosen: list[tuple[Sample, list[Window]]] = []
-    for draw in draws(step, clips=data.clips, num_clips=len(rows), seed=seed, rank=rank, world=world):
-        chosen.append(_take(samples, rows, draw, data))
-    batch = assemble(chosen, network)
-    return batch if watched is None else watch(batch, chosen, watched, seed=(seed, 2, step, rank))
+    passed_over: list[str] = []
+    lacking = f"no clip has two windows of {data.window} usable frames"
+    for draw in drawn:
+        use = partial(_windows, draw=draw, data=data)
+        chosen.append(take(rows, numbers, draw.clip, use, passed_over, where=config.where, lacking=lacking))
+    batch = assemble(chosen, config.network)
+    return replace(
+        batch if watched is None else watch(batch, chosen, watched),
+        step=drawn[0].step,
+        clips=data.clips,
+        positions_B=tuple(draw.position for draw in drawn),
+        passed_over=tuple(passed_over),
+    )
 
 
-def watch(
-    batch: Batch, chosen: Sequence[tuple[Sample, list[Window]]], tokenizer: Tokenizer, *, seed: tuple[int, ...] = (0,)
-) -> Batch:
-    """The batch with its whole clips and, for each frame, other frames to tell it from."""
-    chance = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+def watch(batch: Batch, chosen: Sequence[tuple[Sample, list[Window]]], tokenizer: Tokenizer) -> Batch:
+    """The batch with its whole clips."""
+    pieces = [sample.piece for sample, _ in chosen]
+    painted = [[frame for window in windows for frame in window.pose_frames] for _, windows in chosen]
     return replace(
         batch,
         spoken=spoken(
-            [sample.piece.crops_TSSC for sample, _ in chosen],
-            [[frame for window in windows for frame in window.pose_frames] for _, windows in chosen],
-            [sample.piece.text for sample, _ in chosen],
+            [piece.frames_THWC for piece in pieces],
+            [piece.boxes_T4 for piece in pieces],
+            painted,
+            [piece.text for piece in pieces],
             tokenizer,
         ),
-        negatives_NK=draw_negatives(batch.num_frames, chance),
     )
 
 
@@ -128,51 +161,37 @@ def assemble(chosen: Sequence[tuple[Sample, list[Window]]], network: NetworkConf
         crops_TSSC = sample.piece.crops_TSSC
         poses += [_seen(crops_TSSC[w.pose : w.pose + w.length], w) for w in windows]
         identities += [_seen(crops_TSSC[w.identity : w.identity + w.length], w) for w in windows]
-    poses_NSSC = np.concatenate(poses)
     steps = [_steps(sample, windows, network) for sample, windows in chosen]
-    faces_N6SS, targets_N3SS = face_input(poses_NSSC, np.concatenate(identities)), picture(poses_NSSC)
     spans = [sample.voice for sample, _ in chosen]
+    batch = partial(
+        Batch,
+        poses_NSSC=torch.from_numpy(np.concatenate(poses)),
+        identities_NSSC=torch.from_numpy(np.concatenate(identities)),
+        positions_B=tuple(range(len(chosen))),
+        frames_of_clip_B=tuple(sum(window.length for window in windows) for _, windows in chosen),
+    )
     if network.voice is Voice.LOCAL:
         heard = [mel_windows(network, span, steps_N) for span, steps_N in zip(spans, steps, strict=True)]
-        return Batch(faces_N6SS=faces_N6SS, targets_N3SS=targets_N3SS, voice=torch.cat(heard))
+        return batch(voice=torch.cat(heard))
     rows_BAF, padding_BA = _padded(spans)
     picked = [
         clip * rows_BAF.shape[1] + np.clip(steps_N - span.first_step, 0, len(span.features_AF) - 1)
         for clip, (span, steps_N) in enumerate(zip(spans, steps, strict=True))
     ]
-    return Batch(
-        faces_N6SS=faces_N6SS,
-        targets_N3SS=targets_N3SS,
-        voice=rows_BAF,
-        picked_N=torch.from_numpy(np.concatenate(picked)),
-        padding_BA=padding_BA,
+    picked_N = torch.from_numpy(np.concatenate(picked))
+    return batch(voice=rows_BAF, picked_N=picked_N, padding_BA=padding_BA)
+
+
+def _windows(sample: Sample, draw: Draw, data: DataConfig) -> tuple[Sample, list[Window]] | None:
+    windows = choose_windows(
+        sample.piece.usable_T,
+        draw.rng(),
+        length=data.window,
+        count=data.windows,
+        flip=data.flip,
+        brightness=data.brightness,
     )
-
-
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each made while the one before is in use."""
-    source, end = iter(items), object()
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as maker:
-        coming = maker.submit(next, source, end)
-        while (item := coming.result()) is not end:
-            coming = maker.submit(next, source, end)
-            yield item  # type: ignore[misc]
-
-
-def _take(samples: Sequence[Sample], rows: Sequence[int], draw: Draw, data: DataConfig) -> tuple[Sample, list[Window]]:
-    for further in range(len(rows)):
-        sample = samples[rows[(draw.clip + further) % len(rows)]]
-        windows = choose_windows(
-            sample.piece.usable_T,
-            draw.rng(),
-            length=data.window,
-            count=data.windows,
-            flip=data.flip,
-            brightness=data.brightness,
-        )
-        if windows:
-            return sample, windows
-    raise ValueError(f"no clip has two windows of {data.window} usable frames")
+    return (sample, windows) if windows else None
 
 
 def _seen(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -39,9 +39,30 @@ class Precision(StrEnum):
     """Autocast: parameters and sums stay float32."""
 
 
+class Norm(StrEnum):
+    """Over which frames batch normalisation takes its statistics."""
+
+    WORKER = "worker"
+    """Those of one worker's micro-batch, as the released code: results depend on how many workers share a batch."""
+    TOGETHER = "together"
+    """Those of all workers' micro-batches."""
+
+
+class FeedKind(StrEnum):
+    """Where batches are made."""
+
+    DIRECT = "direct"
+    """In threads of each worker."""
+    RAY = "ray"
+    """In actors anywhere on the cluster, as a Ray Data stream."""
+
+
 class Decay(StrEnum):
     CONSTANT = "constant"
     COSINE = "cosine"
+
+
+Framing = Literal["face", "whole"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +73,10 @@ class PrepareConfig:
 
     locate: LocateConfig = field(default_factory=LocateConfig)
     """The very settings dubbing finds faces with, so that training sees the same crops."""
+    framing: Framing = "face"
+    """What a row's frames show. face: a window around the face, as dubbing cuts it and half as much again; whole: the
+    pictures as they are, which must be 160 x 160 (LRS2).
+    """
     piece_seconds: float = 20.0
     """Longer clips become several rows of at most this length."""
     min_face_share: float = 0.9
@@ -59,6 +84,38 @@ class PrepareConfig:
     min_frames: int = 10
     """Shorter pieces are left out: a window and an identity from elsewhere must fit."""
     clips_per_shard: int = 16
+    fps: int = 0
+    """Frames a second of a row: at each tick from the clip's first frame on, the frame on screen then. 0: the source's
+    own. SyncNet and the global listener know 25.
+    """
+    split_shots: bool = False
+    """No piece reaches across a shot cut (``locate.cut_threshold``)."""
+    one_face: bool = False
+    """Leave out pieces that show another face of comparable size for more than a moment."""
+    talking: bool = False
+    """Leave out pieces without sound, or whose mouth does not move while there is sound."""
+    min_sync: float = 0.0
+    """Leave out pieces whose lips and sound fit with less confidence, or best at a shift of more than ``max_offset``
+    frames; 0 does not look. With ``syncnet`` the confidence is its own (LSE-C), usefully 1.5 to 3; else that of
+    training/lipstep.py, usefully 3.
+    """
+    max_offset: int = 2
+    syncnet: str = ""
+    """Path or URI of SyncNet's weights; "": loudness and the mouth's motion are compared instead."""
+    tokenizer: str = ""
+    """Path or URI of a lip reader's weights or a SentencePiece model: rows get their text as its tokens."""
+
+    def __post_init__(self) -> None:
+        for ok, rule in (
+            (self.locate.crop_side == 96, f"`locate.crop_side` must be 96 in rows, got {self.locate.crop_side}"),
+            (0 <= self.fps <= 120, f"`fps` must be 0 (the source's) to 120, got {self.fps}"),
+            (self.clips_per_shard > 0, f"`clips_per_shard` must be positive, got {self.clips_per_shard}"),
+            (self.min_frames > 0, f"`min_frames` must be positive, got {self.min_frames}"),
+            (self.max_offset >= 0, f"`max_offset` must not be negative, got {self.max_offset}"),
+            (self.min_sync > 0 or not self.syncnet, "`syncnet` needs a `min_sync` to judge by, got 0"),
+        ):
+            if not ok:
+                raise ConfigError("preparation", rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +137,31 @@ class DataConfig:
     hold_out: float = 0.0
     """Share of the clips, chosen by their names, that is only ever used to validate."""
     cache_bytes: int = 4 << 30
-    """Rows kept in a worker's memory between epochs."""
+    """Rows kept in memory between epochs by each process that makes batches."""
+    pool: int = 8
+    """Batches whose clips are sorted by length together, so that those of one batch are of like length; 0: none."""
+    feed: FeedKind = FeedKind.DIRECT
+    feeders: int = 2
+    """Actors that make batches for all workers, or threads of each worker that do."""
+    feeder_cpus: float = 0.25
+    """Processors that Ray reckons with for each actor. Small machines have no whole one to spare."""
+    ahead_bytes: int = 1 << 30
+    """Of batches made by actors and not yet taken, all together: room in the cluster's object stores."""
+    most_bad: float = 0.01
+    """Share of the rows to train on that may turn out unreadable before the run stops; a few may in any case, unless
+    this is 0. The next rows take their places.
+    """
+
+    def __post_init__(self) -> None:
+        for ok, rule in (
+            (self.pool >= 0, f"`data.pool` must not be negative, got {self.pool}"),
+            (self.feeders >= 1, f"`data.feeders` must be at least 1, got {self.feeders}"),
+            (self.feeder_cpus >= 0, f"`data.feeder_cpus` must not be negative, got {self.feeder_cpus}"),
+            (self.ahead_bytes > 0, f"`data.ahead_bytes` must be positive, got {self.ahead_bytes}"),
+            (0 <= self.most_bad < 1, f"`data.most_bad` must be in [0, 1), got {self.most_bad}"),
+        ):
+            if not ok:
+                raise ConfigError("data", rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,8 +188,15 @@ class EngineConfig:
 
     kind: EngineKind = EngineKind.DEEPSPEED
     zero_stage: int = 0
+    offload: bool = False
+    """Adam's state, and its sums, in the memory and on the processors of the node (ZeRO 1 to 3)."""
     precision: Precision = Precision.FP32
     channels_last: bool = False
+    micro_batches: int = 1
+    """Parts a worker's share of a batch is shown in, one after another, for less memory; the update is one."""
+    batch_norm: Norm = Norm.WORKER
+    checkpoint_activations: bool = False
+    """Compute the expert's and the listener's inner values again on the way back instead of keeping them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +210,14 @@ class WorkersConfig:
     """CPUs, and threads, of each worker."""
     gpus: int = 0
     """GPUs of each worker: 0 or 1."""
+    gpu_gib: float = 0.0
+    """Memory of each GPU, for the check that a run will fit; 0 unknown."""
+    least: int = 0
+    """The run goes on with as few workers where nodes are lost, and takes more as they come; 0: always ``count``."""
     max_failures: int = 2
-    """Worker failures after which the run gives up; it resumes from the last checkpoint until then."""
+    """Worker failures after which the run gives up; it resumes from the last checkpoint until then. Nodes taken away
+    with notice do not count.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,10 +228,12 @@ class KeepConfig:
 
     checkpoint_every: int = 3000
     validate_every: int = 3000
-    """Only with ``data.hold_out``."""
+    """Only with ``data.hold_out``. The best validation of a phase brings a checkpoint of its own."""
     report_every: int = 50
     last: int = 2
-    """How many checkpoints stay."""
+    """How many checkpoints stay, beside the best."""
+    explosion: float = 100.0
+    """The run stops where a term is so many times its median; 0: only where it is no number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,7 +260,20 @@ class RunSettings:
         """Raises ConfigError for settings that cannot work together."""
         for ok, rule in (
             (self.steps > 0, f"`steps` must be positive, got {self.steps}"),
-            (self.data.clips % self.workers.count == 0, _SLICES.format(self.data.clips, self.workers.count)),
+            (
+                self.workers.count * self.engine.micro_batches <= self.data.clips,
+                f"`data.clips` must be at least `workers.count` x `engine.micro_batches`, a clip for each, got "
+                f"{self.data.clips}, {self.workers.count} and {self.engine.micro_batches}",
+            ),
+            (
+                0 <= self.workers.least <= self.workers.count,
+                f"`workers.least` must be 0 to `workers.count`, got {self.workers.least}",
+            ),
+            (self.engine.micro_batches >= 1, f"`engine.micro_batches` must be at least 1: {self.engine.micro_batches}"),
+            (
+                not self.engine.offload or self.engine.zero_stage > 0,
+                "`engine.offload` needs `engine.zero_stage` 1, 2 or 3, got 0",
+            ),
             (self.data.window > 0, f"`data.window` must be positive, got {self.data.window}"),
             (0 <= self.data.hold_out < 1, f"`data.hold_out` must be in [0, 1), got {self.data.hold_out}"),
             (
@@ -304,7 +413,6 @@ class SyncTrainConfig(RunSettings):
 
 T = TypeVar("T")
 _MARGIN = SOUND_MARGIN * 25 // SAMPLE_RATE
-_SLICES = "`data.clips` must be a multiple of `workers.count` so that all workers get as many, got {} and {}"
 
 
 def override(config: T, assignments: dict[str, str], where: str = "--set") -> T:

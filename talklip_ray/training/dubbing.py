@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +11,25 @@ from torch import Tensor
 
 from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import Voice
-from talklip_ray.models.checkpoints import Header, load_network, load_reader, load_weights, save_network
+from talklip_ray.models.checkpoints import load_network, load_reader, load_weights
+from talklip_ray.models.inputs import to_crops
 from talklip_ray.models.kinds import Kind
 from talklip_ray.models.lip_reader import LipReader
 from talklip_ray.models.talklip import TalkLip
 from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.training import curriculum
-from talklip_ray.training.batches import Batch, train_batch, valid_batches
+from talklip_ray.training.batches import Batch, valid_batches
 from talklip_ray.training.config import TrainConfig
 from talklip_ray.training.curriculum import Phase, Standing
 from talklip_ray.training.engine import Engine, build_engine
+from talklip_ray.training.feeding import Wanted
+from talklip_ray.training.recompute import recompute
+from talklip_ray.training.sheets import sheet_png
 from talklip_ray.training.step import Cast, step, validate
 from talklip_ray.training.task import Materials
+
+
+_SHEET_CLIPS, _SHEET_FRAMES = 4, 2
 
 
 class Dubbing:
@@ -34,11 +41,13 @@ class Dubbing:
         expert, self.tokenizer = load_expert(config, materials.expert)
         torch.manual_seed(config.seed)
         network = config.network.build()
+        if config.engine.checkpoint_activations:
+            recompute(network)
         _take_listener(network, expert, config.listener_layers)
         if materials.start is not None:
             network.load_state_dict(load_network(materials.start)[0].state_dict())
         self.adopted = expert is not None and hasattr(network, "global_listener")
-        micro_batch = config.data.clips // materials.place.world
+        micro_batch = max(1, config.data.clips // (materials.place.world * config.engine.micro_batches))
         build = [config.engine, config.optimizer, materials.device, micro_batch]
         self.engines: dict[str, Engine] = {"generator": build_engine(network, *build)}  # type: ignore[arg-type]
         if config.losses.critic:
@@ -47,11 +56,12 @@ class Dubbing:
                 critic.load_state_dict(load_weights(materials.critic, Kind.CRITIC)[0].state_dict())
             self.engines["critic"] = build_engine(critic, *build)  # type: ignore[arg-type]
         watching = expert.to(materials.device) if expert is not None and config.watches else None
+        if watching is not None and config.engine.checkpoint_activations:
+            recompute(watching)
         self.cast = Cast(
             generator=self.engines["generator"],
             critic=self.engines.get("critic"),
             expert=watching,
-            workers=materials.place.world,
         )
 
     @property
@@ -60,20 +70,13 @@ class Dubbing:
         assert isinstance(network, TalkLip)
         return network
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        config, place = self.config, self.materials.place
-        for at in range(first, config.steps):
-            yield train_batch(
-                self.materials.samples,
-                at,
-                config.network,
-                config.data,
-                seed=config.seed,
-                rank=place.rank,
-                world=place.world,
-                numbers=self.materials.train,
-                watched=self.tokenizer if self.cast.expert is not None else None,
-            )
+    @property
+    def numbers(self) -> Sequence[int]:
+        return self.materials.train
+
+    def wanted(self, standing: Standing | None) -> Wanted:
+        watches = self.cast.expert is not None and standing is not None and standing.phase == Phase.READ_LIPS
+        return Wanted(config=self.config, watched=self.tokenizer if watches else None)
 
     def begin(self) -> Standing:
         return curriculum.begin(self.config.curriculum)
@@ -84,12 +87,18 @@ class Dubbing:
     def judge(self, standing: Standing | None, found: dict[str, float], step: int) -> Standing | None:
         return standing and curriculum.judge(standing, self.config.curriculum, found["l1"], step)
 
-    def update(self, batch: Batch, standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
+    def update(self, parts: Sequence[Batch], standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
         assert standing is not None
         self.network.listener_learns = not self.adopted or standing.phase != Phase.RECONSTRUCT
         cast = self.cast if standing.phase == Phase.READ_LIPS else replace(self.cast, expert=None)
-        leak = self.config.released_discriminator_leak
-        terms = step(cast, batch, self.config.losses, learning_rate, released_discriminator_leak=leak)
+        terms = step(
+            cast,
+            parts,
+            self.config.losses,
+            learning_rate,
+            seed=self.config.seed,
+            released_discriminator_leak=self.config.released_discriminator_leak,
+        )
         return terms.tensors()
 
     def validate(self) -> dict[str, float]:
@@ -99,8 +108,24 @@ class Dubbing:
         batches = valid_batches(rows.samples, rows.valid, self.config.network)
         return {"l1": validate(self.cast.generator, (batch.to(rows.device) for batch in batches))}
 
-    def save_product(self, path: Path, header: Header) -> None:
-        save_network(path, self.network, header)
+    @torch.no_grad()
+    def sheet(self) -> bytes:
+        """A PNG of frames held out: who it is, the pose shown, what is painted, what should be. All ranks call it."""
+        rows = self.materials
+        batches = valid_batches(rows.samples, rows.valid[:_SHEET_CLIPS], self.config.network, most=_SHEET_FRAMES)
+        shown: list[Tensor] = []
+        self.network.eval()
+        for batch in (batch.to(rows.device) for batch in batches):
+            painted_N3SS = self.cast.generator.network(*batch.inputs()).patches_N3SS
+            pose_N3SS, identity_N3SS = batch.faces_N6SS.chunk(2, dim=1)
+            columns = (identity_N3SS, pose_N3SS, painted_N3SS, batch.targets_N3SS)
+            shown.append(torch.stack([to_crops(pictures).cpu() for pictures in columns]))
+        self.network.train()
+        if not shown:
+            return b""
+        labels = [rows.samples.ids[number] for number, part in zip(rows.valid, shown, strict=False) for _ in part[0]]
+        identity, pose, painted, truth = torch.cat(shown, dim=1).numpy()
+        return sheet_png(identity, pose, painted, truth, labels)
 
 
 def load_expert(config: TrainConfig, weights: Path | None) -> tuple[LipReader | None, Tokenizer | None]:

@@ -1,7 +1,7 @@
 """Who holds parameters, gradients and optimizer state. The only door to DeepSpeed.
 
-An engine is called like the network it wraps, differentiates a loss, and takes a step. Its checkpoint is a
-folder: every rank writes its own files into it, and reading them back runs no code from them.
+An engine is called like the network it wraps, differentiates losses, and takes steps. What its checkpoint holds
+(engine_state.py) does not depend on how it shards.
 """
 
 from __future__ import annotations
@@ -9,39 +9,39 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from talklip_ray.errors import ConfigError
-from talklip_ray.training.config import EngineConfig, EngineKind, OptimizerConfig, Precision
-
-_TAG = "engine"
-_PLAIN_FILE = "engine.pt"
+from talklip_ray.training.collective import synchronised
+from talklip_ray.training.config import EngineConfig, EngineKind, Norm, OptimizerConfig, Precision
+from talklip_ray.training.engine_state import Adam, Kept, ShardedAdam, TorchAdam, fits, keep, restore
 
 
 class Engine(Protocol):
     """What ``step.step`` needs, and what a checkpoint is made of."""
 
     network: nn.Module
+    grad_norm: Tensor
+    """Euclidean norm of the whole gradient at the last step, before it was clipped; a scalar."""
 
     def __call__(self, *inputs: Any) -> Any: ...
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision the engine calls its network in, for what is computed beside it."""
 
-    def backward(self, loss: Tensor) -> None: ...
+    def backward(self, loss: Tensor) -> None:
+        """Add a micro-batch's gradients to those there are."""
 
     def step(self, learning_rate: float) -> None:
-        """One optimizer update; gradients are cleared."""
+        """After every micro-batch; with the last one of a step it updates the parameters and clears the gradients."""
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's share. All ranks call it."""
+    def kept(self, rank: int, world: int) -> Kept:
+        """A rank's share of the state, on the CPU. All ranks call it together."""
 
-    def load(self, folder: Path) -> None:
-        """Read back what ``save`` wrote, at the same number of ranks and the same ZeRO stage."""
+    def restore(self, kept: Kept, where: str) -> None:
+        """Take the whole state, from any number of ranks. All ranks call it. ConfigError where it does not fit."""
 
     def whole(self) -> AbstractContextManager[nn.Module]:
         """The network with all its parameters on every rank. All ranks enter it."""
@@ -54,7 +54,9 @@ def build_engine(
     device: torch.device,
     micro_batch: int = 1,
 ) -> Engine:
-    """The engine ``config`` asks for. ``micro_batch``: clips a step shows this process."""
+    """The engine ``config`` asks for. ``micro_batch``: clips a micro-batch shows this process."""
+    if config.batch_norm == Norm.TOGETHER:
+        network = synchronised(network, device)
     network = network.to(device)
     if config.kind == EngineKind.PLAIN:
         return PlainEngine(network, config, optimizer, device)
@@ -73,6 +75,9 @@ class PlainEngine:
         self.device = device
         self.layout = _layout(config)
         self.bf16 = config.precision == Precision.BF16
+        self.micro_batches = config.micro_batches
+        self.grad_norm = torch.zeros(())
+        self._done = 0
 
     def __call__(self, *inputs: Any) -> Any:
         with self.autocast():
@@ -85,20 +90,22 @@ class PlainEngine:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, learning_rate: float) -> None:
+        self._done += 1
+        if self._done % self.micro_batches:
+            return
+        self.grad_norm = _norm(self.network)
         if self.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+            nn.utils.clip_grads_with_norm_(self.network.parameters(), self.clip_norm, self.grad_norm)
         _set_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def save(self, folder: Path) -> None:
-        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save(state, folder / _PLAIN_FILE)
+    def kept(self, rank: int, world: int) -> Kept:
+        return keep(self.network, TorchAdam(self.optimizer), rank, world)
 
-    def load(self, folder: Path) -> None:
-        state = torch.load(folder / _PLAIN_FILE, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def restore(self, kept: Kept, where: str) -> None:
+        fits(kept, self.network, where)
+        restore(self.network, TorchAdam(self.optimizer), kept)
 
     def whole(self) -> AbstractContextManager[nn.Module]:
         return nullcontext(self.network)
@@ -115,24 +122,19 @@ class DeepSpeedEngine:
         device: torch.device,
         micro_batch: int,
     ) -> None:
-        os.environ.setdefault("DS_ACCELERATOR", device.type)
-        import deepspeed  # seconds to import, and it reads DS_ACCELERATOR once, on import
-
-        # only inference uses its shared-memory collectives; compiling them on first use takes over a minute
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        self.zero3 = config.zero_stage == 3
+        self._deepspeed = _deepspeed(device)
+        self.stage = config.zero_stage
         self.device = device
         self.bf16 = config.precision == Precision.BF16
         self.layout = _layout(config)
-        self._deepspeed = deepspeed
-        self.engine, self.optimizer, *_ = deepspeed.initialize(
+        self.engine, self.optimizer, *_ = self._deepspeed.initialize(
             model=network,
             optimizer=_adam(network, optimizer),
             config=_deepspeed_config(config, optimizer, micro_batch),
             dist_init_required=False,
         )
-        self.engine.checkpoint_engine = _inert(self.engine.checkpoint_engine)
         self.network = self.engine.module
+        self.grad_norm = torch.zeros(())
         self._begun: set[Any] = set()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -142,28 +144,78 @@ class DeepSpeedEngine:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def backward(self, loss: Tensor) -> None:
-        self.engine.backward(loss)
+        self.engine.backward(loss, scale_wrt_gas=False)
 
     def step(self, learning_rate: float) -> None:
-        _set_rate(self.optimizer, learning_rate)
-        _hold_idle(self.engine.basic_optimizer, self._begun)
+        last = self.engine.is_gradient_accumulation_boundary()
+        if last:
+            _set_rate(self.optimizer, learning_rate)
+            _hold_idle(self.engine.basic_optimizer, self._begun)
+            if self.stage == 0:
+                self.grad_norm = _norm(self.network)
         self.engine.step()
-        if self.zero3:  # it would take a parameter's last gradient again where the next loss has none for it
+        if last and self.stage:
+            self.grad_norm = torch.as_tensor(self.engine.get_global_grad_norm())
+        if last and self.stage == 3:  # it would take a parameter's last gradient again where the next loss has none
             self.optimizer.grad_partitions_flat_buffer.zero_()
 
-    def save(self, folder: Path) -> None:
-        self.engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+    def kept(self, rank: int, world: int) -> Kept:
+        with self.whole() as network:
+            return keep(network, self._adam(), rank, world)
 
-    def load(self, folder: Path) -> None:
-        path, _ = self.engine.load_checkpoint(str(folder), tag=_TAG)
-        if path is None:
-            raise ConfigError(str(folder), "a checkpoint must hold DeepSpeed's files for this ZeRO stage; it does not")
+    def restore(self, kept: Kept, where: str) -> None:
+        fits(kept, self.network, where)
+        parameters = list(self.network.parameters()) if self.stage == 3 else []
+        with self._deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=self.stage == 3):
+            restore(self.network, None, kept)
+        self._adam().restore(dict(self.network.named_parameters()), kept)
+        self._begun.clear()
+
+    def whole(self) -> AbstractContextManager[nn.Module]:
+        return self._whole()
 
     @contextmanager
-    def whole(self) -> Iterator[nn.Module]:
-        parameters = list(self.network.parameters()) if self.zero3 else []
-        with self._deepspeed.zero.GatheredParameters(parameters, enabled=self.zero3):
+    def _whole(self) -> Iterator[nn.Module]:
+        parameters = list(self.network.parameters()) if self.stage == 3 else []
+        with self._deepspeed.zero.GatheredParameters(parameters, enabled=self.stage == 3):
             yield self.network
+
+    def _adam(self) -> Adam:
+        if self.stage == 0:
+            return TorchAdam(self.engine.basic_optimizer)
+        return ShardedAdam(self.optimizer, self.stage, self._deepspeed.utils)
+
+
+def states_memory(num_parameters: int, largest_layer: int, gpus: int) -> dict[int, tuple[float, float]]:
+    """(GiB of GPU memory, GiB of CPU memory) that weights, gradients and Adam's state take on each of ``gpus``
+    workers, by ZeRO stage. Stages 2 and 3 by DeepSpeed's own estimators, which allow for 16-bit copies beside the
+    float32 ones; stages 0 and 1 by arithmetic: 16 bytes a parameter, of which stage 1 shards the 8 of Adam and the
+    4 of a second float32 copy.
+    """
+    _deepspeed(torch.device("cpu"))
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    gib = float(1 << 30)
+    cpu_2, gpu_2 = estimate_zero2_model_states_mem_needs(num_parameters, gpus, 1, cpu_offload=False)
+    cpu_3, gpu_3, _ = estimate_zero3_model_states_mem_needs(
+        num_parameters, largest_layer, gpus, 1, cpu_offload=False, cpu_offload_params=False
+    )
+    return {
+        0: (16 * num_parameters / gib, 0.0),
+        1: ((8 + 12 / gpus) * num_parameters / gib, 0.0),
+        2: (gpu_2 / gib, cpu_2 / gib),
+        3: (gpu_3 / gib, cpu_3 / gib),
+    }
+
+
+def _deepspeed(device: torch.device) -> Any:
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    import deepspeed  # seconds to import, and it reads DS_ACCELERATOR once, on import
+
+    # only inference uses its shared-memory collectives; compiling them on first use takes over a minute
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
 
 
 def _layout(config: EngineConfig) -> torch.memory_format:
@@ -179,11 +231,12 @@ def _laid_out(inputs: tuple[Any, ...], layout: torch.memory_format) -> list[Any]
 
 
 def _deepspeed_config(config: EngineConfig, optimizer: OptimizerConfig, micro_batch: int) -> dict[str, Any]:
+    offload = {"offload_optimizer": {"device": "cpu", "pin_memory": False}} if config.offload else {}
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": 1,
+        "gradient_accumulation_steps": config.micro_batches,
         "gradient_clipping": optimizer.clip_norm,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {"stage": config.zero_stage, **offload},
         # its own Adam would be compiled on first use, a minute and more; torch's does the same sums
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -204,6 +257,10 @@ def _adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.Adam:
     return torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
 
 
+def _norm(network: nn.Module) -> Tensor:
+    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
 def _hold_idle(optimizer: torch.optim.Optimizer, begun: set[Any]) -> None:
     """Parameters that have had no gradient yet have taken no step. DeepSpeed gives them zeros for gradients, which
     Adam would count: with the mean of squares still empty, their first true steps would be many times too large.
@@ -220,23 +277,3 @@ def _hold_idle(optimizer: torch.optim.Optimizer, begun: set[Any]) -> None:
 def _set_rate(optimizer: Any, learning_rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-
-
-def _inert(checkpoint_engine: Any) -> Any:
-    """The same checkpoint engine, reading tensors and plain values only; as it comes it unpickles all."""
-
-    def load(path: str, map_location: Any = None) -> Any:
-        with torch.serialization.safe_globals(_harmless()):
-            return torch.load(path, map_location=map_location, weights_only=True)
-
-    checkpoint_engine.load = load
-    return checkpoint_engine
-
-
-def _harmless() -> list[Any]:
-    """The few classes DeepSpeed itself puts into a checkpoint."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [LossScaler, ZeroStageEnum, fragment_address]

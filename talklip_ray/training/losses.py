@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import ConfigDict
@@ -23,6 +24,8 @@ SMOOTHING = 0.1
 """Share of a token's probability that lip reading is asked to spread over the whole vocabulary."""
 TEMPERATURE = 0.07
 MOST_NEGATIVES = 100
+_NEGATIVES = 2
+"""Keeps these draws apart from others of the same seed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,7 @@ class LossWeights:
 
     def total(self, terms: Terms) -> Tensor:
         """What is differentiated: a scalar. Terms that were not computed count nothing."""
+        assert terms.l1 is not None, "there is always something to reconstruct"
         total = self.reconstruction * terms.l1
         for weight, term in ((self.lip, terms.lip), (self.critic, terms.critic), (self.contrast, terms.contrast)):
             if term is not None:
@@ -69,13 +73,20 @@ RELEASED = LossWeights(lip=1e-5, critic=0.07, contrast=1e-3)
 class Terms:
     """The unweighted terms of one step, scalars; None where a term was not asked for."""
 
-    l1: Tensor
+    l1: Tensor | None = None
     lip: Tensor | None = None
     """Summed over tokens and clips."""
     critic: Tensor | None = None
     contrast: Tensor | None = None
     critic_real: Tensor | None = None
     critic_fake: Tensor | None = None
+
+    def __add__(self, more: Terms) -> Terms:
+        mine, theirs = self.tensors(), more.tensors()
+        return Terms(**{name: mine.get(name, 0) + theirs.get(name, 0) for name in {**mine, **theirs}})  # type: ignore[arg-type]
+
+    def detached(self) -> Terms:
+        return Terms(**self.tensors())
 
     def tensors(self) -> dict[str, Tensor]:
         found = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -115,26 +126,38 @@ def reading(logits_BLV: Tensor, targets_BL: Tensor, *, pad: int, smoothing: floa
     return torch.where(counted_BL, loss_BL, 0.0).sum()
 
 
-def draw_negatives(num: int, generator: torch.Generator | None = None) -> Tensor:
-    """For each of ``num`` rows, min(100, num // 2) different other rows, N x K."""
+def negatives(rows_N: Tensor, num: int, seed: tuple[int, ...]) -> Tensor:
+    """For each of the rows ``rows_N``, min(100, num // 2) different others of ``num`` rows, N x K.
+
+    A function of the seed and the row's number alone: whoever holds a row draws the same for it.
+    """
     most = min(MOST_NEGATIVES, num // 2)
-    order_NK = torch.rand(num, max(num - 1, 0), generator=generator).argsort(dim=1)[:, :most]
-    return others(order_NK)
+    drawn = [
+        np.random.default_rng((*seed, _NEGATIVES, row)).choice(max(num - 1, 0), most, replace=False, shuffle=False)
+        for row in rows_N.tolist()
+    ]
+    return others(torch.from_numpy(np.stack(drawn)).to(rows_N.device), rows_N)
 
 
-def others(drawn_NK: Tensor) -> Tensor:
-    """Draws of 0 .. N-2 as numbers of rows other than one's own: from that one on, one further."""
-    own_N1 = torch.arange(len(drawn_NK), device=drawn_NK.device)[:, None]
-    return drawn_NK + (drawn_NK >= own_N1)
+def others(drawn_NK: Tensor, rows_N: Tensor | None = None) -> Tensor:
+    """Draws of 0 .. num-2 as numbers of rows other than one's own, by default 0, 1, ...: from that one on, one
+    further.
+    """
+    own_N = torch.arange(len(drawn_NK), device=drawn_NK.device) if rows_N is None else rows_N
+    return drawn_NK + (drawn_NK >= own_N[:, None])
 
 
-def contrast(anchors_ND: Tensor, expert_ND: Tensor, negatives_NK: Tensor) -> Tensor:
+def contrast(
+    anchors_ND: Tensor, expert_ND: Tensor, negatives_NK: Tensor, everyone_MD: Tensor | None = None
+) -> Tensor:
     """How hard it is to tell which lips go with what was heard: mean of -log softmax at the true pair.
 
     ``anchors_ND`` are unit rows of the contrastive head, ``expert_ND`` what the expert makes of the same frames.
-    ``negatives_NK`` names rows of the anchors: the released code sets voice against voice, not against lips.
+    ``negatives_NK`` names rows of ``everyone_MD``, the anchors of the whole batch where these are only some of them:
+    the released code sets voice against voice, not against lips.
     """
     anchors_ND, lips_ND = anchors_ND.float(), F.normalize(expert_ND.float(), dim=1)
-    candidates_NKD = torch.cat((lips_ND[:, None], anchors_ND[negatives_NK]), dim=1)
+    everyone_MD = anchors_ND if everyone_MD is None else everyone_MD
+    candidates_NKD = torch.cat((lips_ND[:, None], everyone_MD[negatives_NK]), dim=1)
     similar_NK = (candidates_NKD @ anchors_ND[:, :, None])[:, :, 0] / TEMPERATURE
     return -torch.log_softmax(similar_NK, dim=1)[:, 0].mean()

@@ -1,7 +1,7 @@
 """Whole clips with what is said in them: what the lip-reading expert watches, and what a lip reader learns from.
 
-Shapes: B clips, T frames of the longest, S crop side, H = W = S here, C = 3 (RGB), N painted frames of all clips,
-L text positions of the longest.
+Shapes: B clips, T frames of the longest, H x W pixels, C = 3 (RGB), N painted frames of all clips, S patch side, L text
+positions of the longest.
 """
 
 from __future__ import annotations
@@ -78,23 +78,29 @@ class Spoken:
 
 
 def spoken(
-    crops: Sequence[np.ndarray], painted: Sequence[Sequence[int]], texts: Sequence[str], tokenizer: Tokenizer
+    clips: Sequence[np.ndarray],
+    boxes: Sequence[np.ndarray],
+    painted: Sequence[Sequence[int]],
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
 ) -> Spoken:
-    """Clips of crops T x S x S x 3, with the numbers of each one's painted frames and its text ("" unknown).
+    """Clips of frames T x H x W x 3 and where the face is in each frame (T x 4), with the numbers of each one's painted
+    frames and its text ("" unknown).
 
-    A crop is its own frame: the patch covers it whole, and the expert looks at its middle.
+    A patch takes the place of the face; the expert looks at the middle of the frame.
     """
-    longest, side = max(len(clip) for clip in crops), crops[0].shape[1]
-    frames_BTHWC = np.zeros((len(crops), longest, side, side, 3), np.uint8)
-    for clip, frames_THWC in enumerate(crops):
+    longest = max(len(clip) for clip in clips)
+    frames_BTHWC = np.zeros((len(clips), longest, *clips[0].shape[1:]), np.uint8)
+    for clip, frames_THWC in enumerate(clips):
         frames_BTHWC[clip, : len(frames_THWC)] = frames_THWC
     num = [len(frames) for frames in painted]
+    places = [boxes_T4[list(frames)].reshape(-1, 4) for boxes_T4, frames in zip(boxes, painted, strict=True)]
     return Spoken(
         frames_BTHWC=torch.from_numpy(frames_BTHWC),
-        lengths_B=tuple(len(clip) for clip in crops),
-        clip_N=torch.repeat_interleave(torch.arange(len(crops)), torch.tensor(num)),
-        frame_N=torch.tensor([frame for frames in painted for frame in frames]),
-        boxes_N4=torch.tensor([[0, 0, side, side]]).repeat(sum(num), 1),
+        lengths_B=tuple(len(clip) for clip in clips),
+        clip_N=torch.repeat_interleave(torch.arange(len(clips)), torch.tensor(num)),
+        frame_N=torch.tensor([frame for frames in painted for frame in frames], dtype=torch.int64),
+        boxes_N4=torch.from_numpy(np.concatenate(places).astype(np.int64)),
         texts=tokens(texts, tokenizer),
     )
 

@@ -6,7 +6,7 @@ the generator painted before its own update, as in the released code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,8 +15,18 @@ from torch import Tensor, nn
 
 from talklip_ray.models.lip_reader import PAD, LipReader
 from talklip_ray.training.batches import Batch
+from talklip_ray.training.collective import Whole, total, whole_of, world_size
 from talklip_ray.training.engine import Engine
-from talklip_ray.training.losses import LossWeights, Terms, contrast, forged, genuine, reading, reconstruction
+from talklip_ray.training.losses import (
+    LossWeights,
+    Terms,
+    contrast,
+    forged,
+    genuine,
+    negatives,
+    reading,
+    reconstruction,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,50 +37,96 @@ class Cast:
     critic: Engine | None = None
     expert: LipReader | None = None
     """Frozen and in eval mode; outside any engine."""
-    workers: int = 1
-    """Among how many a global batch is shared out. Engines average gradients over them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """What a micro-batch counts for. Engines average gradients over workers, and the terms of a step are those of all
+    workers together: as if one had been shown the whole batch.
+    """
+
+    mean: float = 1.0
+    """Factor of a mean over this micro-batch's frames."""
+    sum: float = 1.0
+    """Factor of a sum over this micro-batch's clips."""
 
 
 def step(
-    cast: Cast, batch: Batch, weights: LossWeights, learning_rate: float, *, released_discriminator_leak: bool = False
+    cast: Cast,
+    parts: Sequence[Batch],
+    weights: LossWeights,
+    learning_rate: float,
+    *,
+    seed: int = 0,
+    released_discriminator_leak: bool = False,
 ) -> Terms:
-    """Show ``batch`` to the network and improve it, and then the critic, once. Returns the unweighted terms before
-    the update.
+    """Show a worker's micro-batches to the network and improve it, and then the critic, once. Returns the unweighted
+    terms before the update; their mean over the workers is that of the whole batch.
 
-    A term is computed where its weight is not 0 and whom it needs is there; lip reading and contrast need a batch
-    with ``spoken``. ``released_discriminator_leak``: the perceptual gradient stays in the critic and joins its own.
+    A term is computed where its weight is not 0 and whom it needs is there; lip reading and contrast need batches
+    with ``spoken``. ``seed`` draws the contrast's negatives. ``released_discriminator_leak``: the perceptual gradient
+    stays in the critic and joins its own.
     """
-    patches_N3SS, terms = objective(cast, batch, weights, critic_learns=released_discriminator_leak)
-    cast.generator.backward(weights.total(terms))
-    cast.generator.step(learning_rate)
+    shares = shares_of([batch.num_frames for batch in parts], parts[0].poses_NSSC.device)
+    painted: list[Tensor] = []
+    terms: Terms | None = None
+    for batch, share in zip(parts, shares, strict=True):
+        patches_N3SS, found = objective(
+            cast, batch, weights, share=share, seed=seed, critic_learns=released_discriminator_leak
+        )
+        cast.generator.backward(weights.total(found))
+        cast.generator.step(learning_rate)
+        painted.append(patches_N3SS.detach())
+        terms = found.detached() if terms is None else terms + found.detached()
+    assert terms is not None
     if cast.critic is None or terms.critic is None:
         return terms
-    return improve_critic(cast.critic, patches_N3SS, batch.targets_N3SS, terms, learning_rate)
+    for batch, patches_N3SS, share in zip(parts, painted, shares, strict=True):
+        terms = terms + improve_critic(cast.critic, patches_N3SS, batch.targets_N3SS, learning_rate, share)
+    return terms
 
 
-def objective(cast: Cast, batch: Batch, weights: LossWeights, *, critic_learns: bool = False) -> tuple[Tensor, Terms]:
+def shares_of(frames: Sequence[int], device: torch.device) -> list[Share]:
+    """What each of this worker's micro-batches counts for, by its frames."""
+    workers = world_size()
+    everyone = float(total(torch.tensor(sum(frames), dtype=torch.float64, device=device)))
+    return [Share(mean=own * workers / everyone, sum=float(workers)) for own in frames]
+
+
+def objective(
+    cast: Cast,
+    batch: Batch,
+    weights: LossWeights,
+    *,
+    share: Share = Share(),
+    seed: int = 0,
+    critic_learns: bool = False,
+) -> tuple[Tensor, Terms]:
     """The patches and the generator's terms, differentiable."""
     patches_N3SS, anchors_ND = cast.generator(*batch.inputs())
-    terms = Terms(l1=reconstruction(patches_N3SS, batch.targets_N3SS))
+    terms = Terms(l1=share.mean * reconstruction(patches_N3SS, batch.targets_N3SS))
     with cast.generator.autocast():
         if cast.critic is not None and weights.critic:
             with _still(cast.critic.network, still=not critic_learns):
-                terms = replace(terms, critic=genuine(cast.critic.network(patches_N3SS)))
+                terms = replace(terms, critic=share.mean * genuine(cast.critic.network(patches_N3SS)))
         if cast.expert is not None and batch.spoken is not None and (weights.lip or weights.contrast):
-            lip, pair = _watch(cast.expert, batch, patches_N3SS, anchors_ND, weights)
-            # a sum over the batch, of which only a share is here: the mean over workers of this is the whole
-            terms = replace(terms, lip=None if lip is None else cast.workers * lip, contrast=pair)
+            lip, pair = _watch(cast.expert, batch, patches_N3SS, anchors_ND, weights, seed)
+            terms = replace(
+                terms,
+                lip=None if lip is None else share.sum * lip,
+                contrast=None if pair is None else share.mean * pair,
+            )
     return patches_N3SS, terms
 
 
 def improve_critic(
-    critic: Engine, painted_N3SS: Tensor, real_N3SS: Tensor, terms: Terms, learning_rate: float
+    critic: Engine, painted_N3SS: Tensor, real_N3SS: Tensor, learning_rate: float, share: Share = Share()  # noqa: B008
 ) -> Terms:
-    """The critic's own update; ``terms`` with its losses filled in."""
-    real, fake = genuine(critic(real_N3SS)), forged(critic(painted_N3SS.detach()))
+    """The critic's own update, or a micro-batch's part of it; its losses."""
+    real, fake = share.mean * genuine(critic(real_N3SS)), share.mean * forged(critic(painted_N3SS))
     critic.backward(real + fake)
     critic.step(learning_rate)
-    return replace(terms, critic_real=real.detach(), critic_fake=fake.detach())
+    return Terms(critic_real=real.detach(), critic_fake=fake.detach())
 
 
 @torch.no_grad()
@@ -87,7 +143,7 @@ def validate(engine: Engine, batches: Iterable[Batch]) -> float:
 
 
 def _watch(
-    expert: LipReader, batch: Batch, patches_N3SS: Tensor, anchors_ND: Tensor | None, weights: LossWeights
+    expert: LipReader, batch: Batch, patches_N3SS: Tensor, anchors_ND: Tensor | None, weights: LossWeights, seed: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """Lip-reading and contrastive terms: the expert watches the whole clips with the patches in them."""
     spoken = batch.spoken
@@ -98,9 +154,21 @@ def _watch(
     if weights.lip:
         logits_BLV = expert.decode(spoken.texts.previous_BL, encoded_BTD, padding_BT)
         lip = reading(logits_BLV, spoken.texts.targets_BL, pad=PAD)
-    if weights.contrast and anchors_ND is not None and batch.negatives_NK is not None:
-        pair = contrast(anchors_ND, encoded_BTD.flatten(0, 1)[spoken.rows_N], batch.negatives_NK)
+    if weights.contrast and anchors_ND is not None:
+        among = _among(batch)
+        others_NK = batch.negatives_NK
+        if others_NK is None:
+            others_NK = negatives(among.rows_N, among.num_frames, (seed, batch.step))
+        seen_ND = encoded_BTD.flatten(0, 1)[spoken.rows_N]
+        pair = contrast(anchors_ND, seen_ND, others_NK, among.gather(anchors_ND.float()))
     return lip, pair
+
+
+def _among(batch: Batch) -> Whole:
+    """Where the batch's frames are among those of all workers."""
+    places = list(batch.positions_B) or [0]
+    frames = list(batch.frames_of_clip_B) or [batch.num_frames]
+    return whole_of(places, frames, batch.clips or len(places), batch.poses_NSSC.device)
 
 
 @contextmanager

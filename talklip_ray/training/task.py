@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,21 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from talklip_ray.models.checkpoints import Header
 from talklip_ray.models.tokenizer import Tokenizer
-from talklip_ray.training.config import RunSettings
 from talklip_ray.training.curriculum import Standing
 from talklip_ray.training.engine import Engine
+from talklip_ray.training.feeding import Wanted
 from talklip_ray.training.reading import Rows
-from talklip_ray.training.windows import Draw, draws
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Which of the run's workers this is."""
-
-    rank: int = 0
-    world: int = 1
+from talklip_ray.training.windows import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +38,7 @@ class Materials:
     tokenizer: Tokenizer | None = None
 
 
-def drawn(config: RunSettings, place: Place, step: int, num_clips: int) -> list[Draw]:
-    """The clips, of ``num_clips``, that a worker takes in a step."""
-    return draws(
-        step, clips=config.data.clips, num_clips=num_clips, seed=config.seed, rank=place.rank, world=place.world
-    )
+__all__ = ["Materials", "OnePhase", "Place", "Task"]
 
 
 class Task(Protocol):
@@ -64,8 +51,12 @@ class Task(Protocol):
     def tokenizer(self) -> Tokenizer | None:
         """What makes numbers of the texts, where there is need."""
 
-    def batches(self, first: int) -> Iterator[Any]:
-        """This worker's batches from step ``first`` on; each has ``to(device)``."""
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The rows it trains on."""
+
+    def wanted(self, standing: Standing | None) -> Wanted:
+        """What its batches are made of."""
 
     def begin(self) -> Standing | None:
         """Where its curriculum starts; None without one."""
@@ -76,14 +67,16 @@ class Task(Protocol):
     def judge(self, standing: Standing | None, found: dict[str, float], step: int) -> Standing | None:
         """The standing after a validation."""
 
-    def update(self, batch: Any, standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
-        """One step. Unweighted terms, scalars."""
+    def update(self, parts: Sequence[Any], standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
+        """One step on this worker's micro-batches. Unweighted terms, scalars, whose mean over the workers is that of
+        the whole batch.
+        """
 
     def validate(self) -> dict[str, float]:
         """Measures on the rows held out, names without prefix; the first one decides. {} without any."""
 
-    def save_product(self, path: Path, header: Header) -> None:
-        """Weights as others load them; called inside the first engine's ``whole``."""
+    def sheet(self) -> bytes:
+        """A PNG that shows what it does with rows held out; b"" where there is nothing to see. All ranks call it."""
 
 
 class OnePhase:
@@ -97,3 +90,6 @@ class OnePhase:
 
     def judge(self, standing: Standing | None, found: dict[str, float], step: int) -> Standing | None:
         return standing
+
+    def sheet(self) -> bytes:
+        return b""

@@ -1,15 +1,21 @@
 """Which frames a step trains on: a function of the seed and the step, however many workers compute it.
 
-The run reads one endless stream of draws. Draw number p belongs to epoch p // num_clips and takes that
-epoch's clip number p % num_clips, in an order shuffled anew each epoch. Step k of a run takes draws k*clips
-up to (k+1)*clips, and worker r of w every w-th of them. So the position in the data is the step.
+Each epoch takes the clips in an order of its own, ``clips`` a step; what is left over at its end sits out, others in
+each epoch. Clips of like length share a step: a few steps' worth are sorted by length, cut, and taken in a shuffled
+order. Worker r of w takes every w-th clip of the step. So the position in the data is the step.
+
+Where there are fewer clips than a step takes, steps run on from one epoch into the next.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+
+from talklip_ray.errors import ConfigError
 
 RELEASED_SHARE = 0.08
 """Windows drawn from a clip, as a share of its frames, before those too close together are dropped."""
@@ -17,10 +23,21 @@ RELEASED_SPACING = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Which of the run's workers this is."""
+
+    rank: int = 0
+    world: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
     """One clip to take, and the seed of every random choice about it."""
 
     clip: int
+    step: int
+    position: int
+    """Which of the step's clips this is, over all workers."""
     seed: tuple[int, ...]
 
     def rng(self) -> np.random.Generator:
@@ -46,14 +63,63 @@ class Window:
         return range(self.identity, self.identity + self.length)
 
 
-def draws(step: int, *, clips: int, num_clips: int, seed: int, rank: int = 0, world: int = 1) -> list[Draw]:
-    """The clips a worker takes in a step; workers' lists together are the same for any ``world``."""
-    taken = []
-    for position in range(step * clips + rank, (step + 1) * clips, world):
-        epoch, place = divmod(position, num_clips)
-        order = np.random.default_rng((seed, 0, epoch)).permutation(num_clips)
-        taken.append(Draw(clip=int(order[place]), seed=(seed, 1, position)))
-    return taken
+def draws(
+    step: int,
+    *,
+    clips: int,
+    num_clips: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    pool: int = 0,
+    length_of: Callable[[int], int] | None = None,
+) -> list[Draw]:
+    """The clips a worker takes in a step; workers' lists together are the same for any ``world``.
+
+    ``pool`` steps at a time are sorted by ``length_of`` their clips; 0 and 1 leave the order as it was drawn. Raises
+    ConfigError where a worker would get none.
+    """
+    if world > clips:
+        raise ConfigError("data.clips", f"must be at least 1 for each of {world} workers, found {clips}; raise it")
+    if num_clips < clips:
+        taken = [_clip_at(position, num_clips, seed) for position in range(step * clips, (step + 1) * clips)]
+    else:
+        taken = _of_epoch(step, clips, num_clips, seed, pool if length_of else 0, length_of)
+    return [
+        Draw(clip=taken[at], step=step, position=at, seed=(seed, 1, step * clips + at))
+        for at in range(rank, clips, world)
+    ]
+
+
+def steps_per_epoch(num_clips: int, clips: int) -> int:
+    """Steps that take each of ``num_clips`` clips once, but for what is left over; at least one."""
+    return max(1, num_clips // clips)
+
+
+def _of_epoch(
+    step: int, clips: int, num_clips: int, seed: int, pool: int, length_of: Callable[[int], int] | None
+) -> list[int]:
+    """The step's clips where an epoch has steps of its own."""
+    steps = steps_per_epoch(num_clips, clips)
+    epoch, at = divmod(step, steps)
+    size = max(1, pool)
+    first = at - at % size
+    num = min(size, steps - first)
+    pooled: list[int] = _order(seed, epoch, num_clips)[first * clips : (first + num) * clips].tolist()
+    if size > 1:
+        pooled.sort(key=length_of)
+        at = first + int(np.random.default_rng((seed, 4, epoch, first)).permutation(num)[at - first])
+    return pooled[(at - first) * clips : (at - first + 1) * clips]
+
+
+def _clip_at(position: int, num_clips: int, seed: int) -> int:
+    epoch, place = divmod(position, num_clips)
+    return int(_order(seed, epoch, num_clips)[place])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
+    return np.random.default_rng((seed, 0, epoch)).permutation(num_clips)
 
 
 def starts_of(usable_T: np.ndarray, length: int) -> np.ndarray:

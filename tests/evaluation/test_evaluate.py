@@ -16,19 +16,20 @@ import torch
 from jobs import evaluate
 from talklip_ray.config import LocateConfig, StorageConfig
 from talklip_ray.evaluation.clips import middle_clip
-from talklip_ray.evaluation.crop_sync import score_crops
 from talklip_ray.evaluation.reading import read_lips, word_error_rate
 from talklip_ray.evaluation.sync import score_file
 from talklip_ray.faces.detect import build_detector
 from talklip_ray.models.checkpoints import Header, load_reader, load_weights, save_weights
+from talklip_ray.models.crop_sync import score_crops
 from talklip_ray.models.kinds import Kind
 from talklip_ray.models.lip_reader import LipReader, small_reader
 from talklip_ray.models.syncnet import small_syncnet
 from talklip_ray.storage.uri import open_store
 from talklip_ray.training.config import PrepareConfig
-from talklip_ray.training.prepare import Talking, prepare
+from talklip_ray.training.prepare import Tools, prepare
 from talklip_ray.training.reading import hold_out
-from talklip_ray.training.shards import SOUND_MARGIN, Origin, Piece, write_shard
+from talklip_ray.training.shards import SOUND_MARGIN, Origin, Piece, open_shard, read_piece, write_shard
+from talklip_ray.training.talking import Talking
 from tests.models.published import trained
 from tests.talking import small_clip, small_dub
 from tests.training.conftest import make_piece
@@ -90,7 +91,7 @@ def pieces(video: Path) -> list[Piece]:
     config = PrepareConfig()
     locate = config.locate
     detector = build_detector(locate.detector, None, side=locate.detect_side, min_score=locate.min_score)
-    found = list(prepare(Talking(id="a", video=str(video)), config, open_store(StorageConfig()), detector))
+    found = list(prepare(Talking(id="a", video=str(video)), config, open_store(StorageConfig()), Tools(detector=detector)))
     assert all(isinstance(piece, Piece) for piece in found)
     return [piece for piece in found if isinstance(piece, Piece)]
 
@@ -172,19 +173,19 @@ def test_rows_of_shards_are_read_and_scored_as_training_sees_them(made, run, tmp
     talking = [make_piece(f"clip-{n}", num_frames=20, seed=n) for n in range(3)]
     talking[0] = replace(talking[0], text="a b c")
     talking[1] = replace(talking[1], time_base=Fraction(1, 15_360))
-    talking[2] = replace(talking[2], crops_TSSC=talking[2].crops_TSSC[:, :80, :80])
     write_shard(tmp_path / "shard.parquet", talking, Origin(recipe="by hand"))
     reader, tokenizer, _ = load_reader(made.reader)
     code, told = run("shards", tmp_path, "--weights", made.reader, "--beam", BEAM)
-    assert code == 3
-    assert told["clips"][0]["read"] == read_lips(reader, tokenizer, [talking[0].crops_TSSC], beam=BEAM)[0]
+    assert code == 0
+    with open_shard(tmp_path / "shard.parquet", "s") as shard:
+        kept = read_piece(shard, 0, "s")
+    assert told["clips"][0]["read"] == read_lips(reader, tokenizer, [kept.frames_THWC], beam=BEAM)[0]
     assert told["word_error_rate"] == word_error_rate(["a b c"], [told["clips"][0]["read"]])
-    assert told["clips"][2]["error"].startswith("clip-2, piece 0: crops must be 88 pixels a side or more")
 
     network, _ = load_weights(made.syncnet, Kind.SYNCNET)
     code, told = run("shards", tmp_path, "--weights", made.syncnet)
     assert code == 3
-    score = score_crops(talking[0].crops_TSSC, talking[0].sound[SOUND_MARGIN:-SOUND_MARGIN], network, where="a")
+    score = score_crops(kept.crops_TSSC, kept.sound[SOUND_MARGIN:-SOUND_MARGIN], network, where="a")
     assert told["clips"][0]["distance"] == pytest.approx(score.distance)
     assert told["clips"][0]["windows"] == 15
     assert "must have 25 frames a second to be scored, found 30.00" in told["clips"][1]["error"]

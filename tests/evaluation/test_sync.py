@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from talklip_ray.errors import MediaError, NoPictureError, NoSoundError
 from talklip_ray.evaluation import sync
-from talklip_ray.evaluation.sync import OffsetSearch, offsets, score_file, shifted_distances, shown_at
+from talklip_ray.evaluation.sync import score_file, shown_at
 from talklip_ray.media.features import mfcc13
 from talklip_ray.media.video import probe_video
+from talklip_ray.models.offsets import OffsetSearch, offsets, shifted_distances
 from talklip_ray.models.syncnet import small_syncnet
 from tests.media import clips
 from tests.media.clips import chirp, even_pts, write_video, write_wav

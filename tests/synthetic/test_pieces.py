@@ -37,6 +37,20 @@ def piece(speech: Speech, portrait: Portrait) -> RenderedPiece:
     return render_piece(speech, SEED, portrait)
 
 
+def faces(piece: RenderedPiece) -> np.ndarray:
+    x0, y0, x1, y1 = piece.boxes_T4[0]
+    return piece.frames_THWC[:, y0:y1, x0:x1]
+
+
+def boxes(speech: Speech, seed: int, portrait: Portrait) -> np.ndarray:
+    """Where the face is in the whole pictures."""
+    spec = talking_spec(seed)
+    num_frames = int((speech.duration + 2 * LEAD) * spec.rate)
+    openings_T, _ = mouths(speech, num_frames, spec.rate)
+    matrices_T23 = np.stack([shown(look, spec.size) for look in looks(spec, num_frames, portrait)])
+    return face_boxes(matrices_T23, openings_T, spec.size, np.random.default_rng((seed, 1)))
+
+
 def bytes_of(piece: RenderedPiece) -> list[object]:
     return [value.tobytes() if isinstance(value, np.ndarray) else value for value in piece.fields().values()]
 
@@ -45,7 +59,7 @@ def test_a_rendered_piece_is_a_training_row(piece: RenderedPiece, tmp_path: Path
     assert [field.name for field in fields(RenderedPiece)] == [field.name for field in fields(Piece)]
     write_shard(tmp_path / "shard.parquet", [Piece(**piece.fields())], Origin())
     again = read_piece(open_shard(tmp_path / "shard.parquet", "shard"), 0, "shard")
-    np.testing.assert_array_equal(again.crops_TSSC, piece.crops_TSSC)
+    assert np.abs(again.frames_THWC.astype(int) - piece.frames_THWC).mean() < 1
     np.testing.assert_array_equal(again.sound, piece.sound)
     np.testing.assert_array_equal(again.boxes_T4, piece.boxes_T4)
     assert again.usable_T.all()
@@ -69,7 +83,7 @@ def test_the_sound_is_the_speech_after_the_lead_with_context_on_both_sides(
 
 
 def test_the_mouth_in_the_crops_opens_with_the_words(piece: RenderedPiece, speech: Speech) -> None:
-    mouth_Tyx = piece.crops_TSSC[:, 58:90, 26:70].max(axis=3)
+    mouth_Tyx = faces(piece)[:, 58:90, 26:70].max(axis=3)
     dark_T = (mouth_Tyx < 0.45 * np.median(mouth_Tyx)).mean(axis=(1, 2))
     seconds_T = piece.pts_T * float(piece.time_base)
     opening_T, _ = MouthTrack.of(speech.phonemes, speech.duration).at(seconds_T - LEAD)
@@ -77,14 +91,23 @@ def test_the_mouth_in_the_crops_opens_with_the_words(piece: RenderedPiece, speec
     assert np.corrcoef(dark_T, opening_T)[0, 1] > 0.9
 
 
-def test_a_crop_is_the_box_cut_from_the_whole_frame(speech: Speech, portrait: Portrait) -> None:
+def test_a_face_is_the_box_cut_from_the_whole_picture(speech: Speech, portrait: Portrait) -> None:
     piece, spec = render_piece(speech, SEED, portrait, worn=False), talking_spec(SEED)
     opening_T, spread_T = mouths(speech, len(piece.pts_T), spec.rate)
-    for at, look in list(enumerate(looks(spec, len(piece.pts_T), portrait)))[::20]:
-        frame_HWC = portrait.render(float(opening_T[at]), float(spread_T[at]), look, spec.size)
-        x0, y0, x1, y1 = piece.boxes_T4[at]
-        crop_SSC = cv2.resize(frame_HWC[y0:y1, x0:x1], (96, 96), interpolation=cv2.INTER_LINEAR)
-        assert np.abs(crop_SSC.astype(int) - piece.crops_TSSC[at]).max() <= 2
+    seen = list(looks(spec, len(piece.pts_T), portrait))
+    boxes_T4 = boxes(speech, SEED, portrait)
+    for at, look in list(enumerate(seen))[::20]:
+        picture_HWC = portrait.render(float(opening_T[at]), float(spread_T[at]), look, spec.size)
+        x0, y0, x1, y1 = boxes_T4[at]
+        crop_SSC = cv2.resize(picture_HWC[y0:y1, x0:x1], (96, 96), interpolation=cv2.INTER_LINEAR)
+        assert np.abs(crop_SSC.astype(int) - faces(piece)[at]).max() <= 2
+        third_x, third_y = (x1 - x0) / 3, (y1 - y0) / 3
+        corner_2 = np.float32([x0 - third_x, y0 - third_y])
+        scale = np.float32([[(x1 - x0) / 96, 0, corner_2[0]], [0, (y1 - y0) / 96, corner_2[1]]])
+        around_HWC = cv2.warpAffine(
+            picture_HWC, scale, (160, 160), flags=cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
+        assert np.abs(around_HWC.astype(int) - piece.frames_THWC[at]).mean() < 4
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -115,7 +138,7 @@ def test_the_boxes_are_where_the_detector_finds_the_face(portrait: Portrait) -> 
         found_T4, _ = track_span(
             config, detector, frames, start=0, stop=num_frames, num_frames=num_frames, display_size=spec.size
         )
-        ours_T4 = render_piece(speech, seed, portrait, side=8, worn=False).boxes_T4[:num_frames]
+        ours_T4 = boxes(speech, seed, portrait)[:num_frames]
         extent_2 = (found_T4[:, 2:] - found_T4[:, :2]).mean(axis=0)
         off.append(((ours_T4 - found_T4).reshape(-1, 2, 2).mean(axis=(0, 1))) / extent_2)
         larger.append((ours_T4[:, 2:] - ours_T4[:, :2]).mean(axis=0) / extent_2)
@@ -139,12 +162,11 @@ def test_boxes_drift_like_a_trackers_and_stay_in_the_frame(portrait: Portrait) -
 
 def test_pieces_differ_in_place_light_and_wear(speech: Speech, portrait: Portrait, piece: RenderedPiece) -> None:
     other = render_piece(speech, SEED + 1, portrait)
-    assert not np.array_equal(other.boxes_T4, piece.boxes_T4)
-    assert np.abs(other.crops_TSSC.astype(int) - piece.crops_TSSC).mean() > 3
+    assert not np.array_equal(boxes(speech, SEED + 1, portrait), boxes(speech, SEED, portrait))
+    assert np.abs(other.frames_THWC.astype(int) - piece.frames_THWC).mean() > 3
     assert other.id != piece.id
     plain = render_piece(speech, SEED, portrait, worn=False)
-    np.testing.assert_array_equal(plain.boxes_T4, piece.boxes_T4)
-    assert 0.5 < np.abs(plain.crops_TSSC.astype(int) - piece.crops_TSSC).mean() < 6
+    assert 0.5 < np.abs(plain.frames_THWC.astype(int) - piece.frames_THWC).mean() < 6
 
 
 def test_wear_grows_with_crf_as_a_codecs_does(portrait: Portrait) -> None:
@@ -186,7 +208,7 @@ import talklip_ray.synthetic.commands
 import talklip_ray.synthetic.pieces as pieces
 from talklip_ray.synthetic.speech import Utterance
 (piece,) = pieces.render_pieces([Utterance(text="tea", voice="en-us")], 1, 1, side=8)
-assert piece.crops_TSSC.std() > 10
+assert piece.frames_THWC.std() > 10
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

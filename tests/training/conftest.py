@@ -18,6 +18,8 @@ from talklip_ray.training.shards import SOUND_MARGIN, Origin, Piece, write_shard
 from tests.training import tiny
 
 SIDE, RATE, FPS = 96, 16_000, 25
+EDGE = 32
+"""What is seen around a face, on either side of it."""
 PER_FRAME = RATE // FPS
 
 
@@ -34,15 +36,20 @@ def make_piece(
     sound[SOUND_MARGIN:-SOUND_MARGIN] = np.repeat(open_T, PER_FRAME) * rng.normal(0, 6000, num_frames * PER_FRAME)
     verdicts_T = np.full(num_frames, Verdict.FACE, np.uint8)
     verdicts_T[list(faceless)] = Verdict.NO_FACE
+    frames_THWC = np.pad(crops_TSSC, ((0, 0), (EDGE, EDGE), (EDGE, EDGE), (0, 0)), mode="edge")
+    frames_THWC[:, -EDGE:] = rng.integers(80, 120, 3)
+    boxes_T4 = np.tile(np.array([EDGE, EDGE, EDGE + SIDE, EDGE + SIDE], np.int32), (num_frames, 1))
+    frames_THWC[list(faceless)] = boxes_T4[list(faceless)] = 0
     return Piece(
         id=name,
         piece=0,
-        video=f"{name}.mp4",
+        source=f"{name}.mp4",
         source_digest="etag",
         text=text,
+        tokens=np.zeros(0, np.int32),
         start=0,
-        crops_TSSC=crops_TSSC,
-        boxes_T4=np.tile(np.array([10, 20, 106, 116], np.int32), (num_frames, 1)),
+        frames_THWC=frames_THWC,
+        boxes_T4=boxes_T4,
         verdicts_T=verdicts_T,
         pts_T=np.arange(num_frames, dtype=np.int64) * 512,
         time_base=Fraction(1, 12_800),

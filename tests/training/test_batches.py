@@ -1,18 +1,23 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import pickle
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
+from talklip_ray.errors import ConfigError
 from talklip_ray.models.expert_view import lip_view, stack_views
-from talklip_ray.models.inputs import picture
-from talklip_ray.models.talklip import small
-from talklip_ray.training.batches import ahead, assemble, train_batch, valid_batches
-from talklip_ray.training.config import DataConfig
-from talklip_ray.training.reading import Sample, listen
-from talklip_ray.training.windows import Window, draws
+from talklip_ray.models.inputs import face_input, picture
+from talklip_ray.models.talklip import NetworkConfig, small
+from talklip_ray.models.tokenizer import Tokenizer
+from talklip_ray.training.batches import Batch, assemble, drawn_from, train_batch, valid_batches
+from talklip_ray.training.config import DataConfig, TrainConfig
+from talklip_ray.training.reading import Rows
+from talklip_ray.training.shards import Piece
+from talklip_ray.training.windows import Place, Window
+from tests.training.conftest import Held
 from tests.training.tiny import TEXTS, TOKENIZER
 
 
@@ -21,9 +26,24 @@ def network(request):
     return small(request.param)
 
 
-def samples_of(talking, network, count: int = 6, **kwargs) -> list[Sample]:
-    pieces = [talking(f"clip-{n}", seed=n, **kwargs) for n in range(count)]
-    return [Sample(piece=piece, voice=listen(piece, network.voice)) for piece in pieces]
+def samples_of(talking, network, count: int = 6, **kwargs) -> Rows:
+    return Held([talking(f"clip-{n}", seed=n, **kwargs) for n in range(count)], network.voice)
+
+
+def batch_of(
+    samples: Rows,
+    step: int,
+    network: NetworkConfig,
+    data: DataConfig,
+    *,
+    seed: int = 0,
+    place: Place = Place(),  # noqa: B008
+    numbers: Sequence[int] | None = None,
+    watched: Tokenizer | None = None,
+) -> Batch:
+    config = TrainConfig(name="tiny", steps=100, network=network, data=data, seed=seed)
+    numbers = range(len(samples)) if numbers is None else numbers
+    return train_batch(config, samples, numbers, drawn_from(samples, numbers, config, step, place), watched)
 
 
 def test_the_same_seed_and_step_give_the_same_batch_and_others_another(talking, network):
@@ -31,7 +51,7 @@ def test_the_same_seed_and_step_give_the_same_batch_and_others_another(talking, 
     data = DataConfig(clips=4, windows=2, flip=0.5, brightness=0.1)
 
     def batch(step: int, seed: int):
-        return train_batch(samples, step, network, data, seed=seed)
+        return batch_of(samples, step, network, data, seed=seed)
 
     for ours, same in zip(batch(5, 1).inputs(), batch(5, 1).inputs(), strict=True):
         assert ours is same is None or torch.equal(ours, same)
@@ -39,9 +59,27 @@ def test_the_same_seed_and_step_give_the_same_batch_and_others_another(talking, 
     assert not torch.equal(batch(5, 1).faces_N6SS, batch(5, 2).faces_N6SS)
 
 
+def test_pictures_travel_as_bytes_and_become_what_the_network_is_shown(talking, network):
+    batch = batch_of(samples_of(talking, network), 0, network, DataConfig(clips=2, windows=2, brightness=0.1))
+    assert len(pickle.dumps(batch)) < 3 * batch.poses_NSSC.numel()
+    assert batch.poses_NSSC.dtype == batch.identities_NSSC.dtype == torch.uint8
+    assert torch.equal(batch.faces_N6SS, face_input(batch.poses_NSSC.numpy(), batch.identities_NSSC.numpy()))
+    assert torch.equal(batch.targets_N3SS, picture(batch.poses_NSSC.numpy()))
+
+
+def test_a_batch_says_which_clips_of_the_step_it_holds_and_whose_frames_are_whose(talking, network):
+    samples, data = samples_of(talking, network), DataConfig(clips=5, windows=0, window=2)
+    batch = batch_of(samples, 3, network, data, place=Place(rank=1, world=2))
+    assert (batch.step, batch.clips, batch.positions_B) == (3, 5, (1, 3))
+    assert batch.frames_of_clip_B == (4, 4)
+    assert sum(batch.frames_of_clip_B) == batch.num_frames
+    uneven = assemble([(samples[n], [Window(pose=1, identity=5, length=2)] * (n + 1)) for n in range(3)], network)
+    assert (uneven.positions_B, uneven.frames_of_clip_B) == ((0, 1, 2), (2, 4, 6))
+
+
 def test_the_target_is_the_pose_whole_and_the_pose_shown_has_no_mouth(talking, network):
     samples = samples_of(talking, network)
-    batch = train_batch(samples, 0, network, DataConfig(clips=2, windows=1), seed=0)
+    batch = batch_of(samples, 0, network, DataConfig(clips=2, windows=1))
     assert batch.num_frames == 10
     assert torch.equal(batch.faces_N6SS[:, :3, :48], batch.targets_N3SS[:, :, :48])
     assert not batch.faces_N6SS[:, :3, 48:].any()
@@ -80,11 +118,13 @@ def test_a_flipped_window_is_its_mirror_image(talking):
 
 def test_a_clip_without_enough_usable_frames_gives_its_place_to_the_next(talking):
     network = small("l")
-    samples = samples_of(talking, network, count=2)
-    samples[0] = replace(samples[0], piece=talking(faceless=tuple(range(30))))
-    batch = train_batch(samples, 0, network, DataConfig(clips=2, windows=1, window=1), seed=0)
+    samples = Held([talking(faceless=tuple(range(30))), talking(seed=1)], network.voice)
+    batch = batch_of(samples, 0, network, DataConfig(clips=2, windows=1, window=1))
     seen = picture(samples[1].piece.crops_TSSC)
     assert all((target == seen).flatten(1).all(1).any() for target in batch.targets_N3SS)
+    assert batch.passed_over == ()
+    with pytest.raises(ConfigError, match="recipe tiny: no clip has two windows of 5 usable frames"):
+        batch_of(samples, 0, network, DataConfig(clips=1, windows=1), numbers=[0])
 
 
 def test_validation_never_shows_a_frame_itself(talking):
@@ -95,27 +135,14 @@ def test_validation_never_shows_a_frame_itself(talking):
         assert not torch.equal(face[3:], target)
 
 
-def test_making_the_next_item_ahead_changes_neither_order_nor_errors():
-    assert list(ahead(range(5))) == [0, 1, 2, 3, 4]
-
-    def fails():
-        yield 1
-        raise RuntimeError("broken shard")
-
-    items = ahead(fails())
-    assert next(items) == 1
-    with pytest.raises(RuntimeError, match="broken shard"):
-        next(items)
-
-
-def watched_batch(talking, *, step: int = 3, rank: int = 0, world: int = 1, variant: str = "l"):
+def watched_batch(talking, *, step: int = 3, variant: str = "l") -> tuple[Batch, list[Piece]]:
     network = small(variant)
     pieces = [talking(f"clip-{n}", seed=n, num_frames=20 + n, text=TEXTS[n]) for n in range(4)]
-    samples = [Sample(piece=piece, voice=listen(piece, network.voice)) for piece in pieces]
     data = DataConfig(clips=2, windows=2, window=2)
-    places = {"rank": rank, "world": world}
-    batch = train_batch(samples, step, network, data, seed=1, watched=TOKENIZER, **places)
-    return batch, [pieces[draw.clip] for draw in draws(step, clips=2, num_clips=4, seed=1, **places)]
+    config = TrainConfig(name="tiny", steps=9, network=network, data=data, seed=1)
+    rows = Held(pieces, network.voice)
+    drawn = drawn_from(rows, range(4), config, step, Place())
+    return train_batch(config, rows, range(4), drawn, TOKENIZER), [pieces[draw.clip] for draw in drawn]
 
 
 def test_a_watched_batch_brings_the_whole_clips_it_was_cut_from(talking):
@@ -124,7 +151,7 @@ def test_a_watched_batch_brings_the_whole_clips_it_was_cut_from(talking):
     assert batch.spoken is not None
     assert batch.num_frames == len(batch.spoken.frame_N) == 8
     video_B1TSS, padding_BT = batch.spoken.watched(batch.targets_N3SS)
-    wanted_B1TSS, wanted_BT = stack_views([lip_view(torch.from_numpy(piece.crops_TSSC.copy())) for piece in pieces])
+    wanted_B1TSS, wanted_BT = stack_views([lip_view(torch.from_numpy(piece.frames_THWC)) for piece in pieces])
     assert torch.allclose(video_B1TSS, wanted_B1TSS, atol=1e-5)
     assert torch.equal(padding_BT, wanted_BT)
     pasted_B1TSS, _ = batch.spoken.watched(1 - batch.targets_N3SS)
@@ -147,22 +174,14 @@ def test_a_watched_frame_hears_the_row_of_its_own_time(talking):
     assert (batch.picked_N - batch.spoken.clip_N * batch.voice.shape[1]).tolist() == batch.spoken.frame_N.tolist()
 
 
-def test_negatives_are_drawn_anew_for_each_step_and_worker_but_always_alike(talking):
-    drawn = [watched_batch(talking, **at)[0].negatives_NK for at in ({}, {}, {"step": 4}, {"rank": 1, "world": 2})]
-    assert drawn[0].shape == (8, 4)
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-    other, _ = watched_batch(talking, rank=0, world=2)
-    assert not torch.equal(other.negatives_NK, drawn[3])
-
-
 def test_nobody_watches_where_no_tokenizer_is_given(talking, network):
-    batch = train_batch(samples_of(talking, network), 0, network, DataConfig(clips=2, windows=1), seed=0)
+    batch = batch_of(samples_of(talking, network), 0, network, DataConfig(clips=2, windows=1))
     assert batch.spoken is batch.negatives_NK is None
 
 
 def test_a_whole_batch_moves_to_the_device(talking):
     batch, _ = watched_batch(talking, variant="g")
     moved = batch.to(torch.device("meta"))
-    given = [*moved.inputs(), moved.targets_N3SS, moved.negatives_NK, moved.spoken and moved.spoken.frames_BTHWC]
-    assert [tensor is not None and tensor.device.type for tensor in given] == ["meta"] * 7
+    given = [*moved.inputs(), moved.targets_N3SS, moved.spoken and moved.spoken.frames_BTHWC]
+    assert [tensor is not None and tensor.device.type for tensor in given] == ["meta"] * 6
+    assert moved.positions_B == batch.positions_B

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from talklip_ray.models.checkpoints import Header, load_network, load_reader, save_network, save_weights
+from talklip_ray.models.checkpoints import Header, load_reader, save_network, save_weights
 from talklip_ray.models.talklip import Variant
 from talklip_ray.training.config import DataConfig, EngineConfig, EngineKind, TrainConfig
 from talklip_ray.training.curriculum import CurriculumConfig, Phase, Standing
 from talklip_ray.training.dubbing import Dubbing
+from talklip_ray.training.feeding import Portion, make_batch
 from talklip_ray.training.losses import LossWeights
 from talklip_ray.training.task import Materials, Place
 from tests.training import tiny
@@ -51,9 +51,15 @@ def task(held, expert_file) -> Make:
     return make
 
 
+def shown(task: Dubbing, step: int = 0, phase: Phase = Phase.READ_LIPS) -> Portion:
+    """What the task's worker is shown at a step."""
+    rows = task.materials
+    return make_batch(task.wanted(Standing(phase=phase)), rows.samples, task.numbers, step, rows.place)
+
+
 def learn(task: Dubbing, phase: Phase, learning_rate: float = 1e-3, step: int = 0) -> dict[str, float]:
     task.network.train()
-    terms = task.update(next(task.batches(step)), Standing(phase=phase), learning_rate)
+    terms = task.update(shown(task, step, phase).parts, Standing(phase=phase), learning_rate)
     return {name: float(term) for name, term in terms.items()}
 
 
@@ -171,9 +177,11 @@ def test_where_nobody_knows_what_is_said_lip_reading_costs_nothing(task) -> None
 
 
 def test_clips_that_nobody_will_watch_are_left_behind(task) -> None:
-    assert next(task(settings("l", LossWeights())).batches(0)).spoken is None
+    assert shown(task(settings("l", LossWeights()))).parts[0].spoken is None
     blind = replace(settings(), curriculum=CurriculumConfig(phases=(Phase.RECONSTRUCT,)))
-    assert next(task(blind, expert=None).batches(0)).spoken is None
+    assert shown(task(blind, expert=None)).parts[0].spoken is None
+    assert shown(task(), phase=Phase.TUNE_LISTENER).parts[0].spoken is None
+    assert shown(task()).parts[0].spoken is not None
 
 
 def test_weights_to_go_on_from_come_before_the_experts(task, tmp_path) -> None:
@@ -209,16 +217,14 @@ def test_validation_is_the_l1_of_the_rows_held_out_and_decides(task) -> None:
     assert task(valid=[]).validate() == {}
 
 
-def test_the_product_is_the_generator_as_it_is_now(task, tmp_path: Path) -> None:
-    dubbing, path = task(), tmp_path / "product.safetensors"
-    learn(dubbing, Phase.READ_LIPS)
-    dubbing.save_product(path, Header(licence="none"))
-    assert changed(load_network(path)[0], dubbing.network.state_dict()) == set()
+def test_a_sheet_shows_what_is_painted_of_the_rows_held_out(task) -> None:
+    assert task().sheet().startswith(b"\x89PNG")
+    assert task(valid=[]).sheet() == b""
 
 
 def test_workers_share_what_one_would_see(task) -> None:
     """Two workers' batches hold the frames of one worker's, each its own clip."""
-    alone = next(task().batches(2))
-    shares = [next(task(place=Place(rank=rank, world=2)).batches(2)) for rank in range(2)]
+    (alone,) = shown(task(), 2).parts
+    shares = [shown(task(place=Place(rank=rank, world=2)), 2).parts[0] for rank in range(2)]
     together = torch.cat([share.targets_N3SS for share in shares])
     assert torch.equal(together, alone.targets_N3SS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import Voice
-from talklip_ray.models.checkpoints import Header, load_reader, save_weights
+from talklip_ray.models.checkpoints import Header, save_weights
 from talklip_ray.models.expert_view import lip_view, stack_views
 from talklip_ray.models.lip_reader import PAD
 from talklip_ray.models.tokenizer import train_tokenizer
 from talklip_ray.training.config import DataConfig, EngineConfig, EngineKind, ReaderTrainConfig
-from talklip_ray.training.lipreading import LipReading, altered, collate, heard, lit, right
+from talklip_ray.training.feeding import make_batch
+from talklip_ray.training.lip_batches import ReadingBatch, altered, collate, heard, lit
+from talklip_ray.training.lipreading import LipReading, right
 from talklip_ray.training.losses import reading
 from talklip_ray.training.spoken import Texts, tokens
 from talklip_ray.training.task import Materials, Place
@@ -44,6 +46,12 @@ def task(held) -> Make:
     return make
 
 
+def batches(reader: LipReading, first: int = 0) -> Iterator[ReadingBatch]:
+    rows, place = reader.materials.samples, reader.materials.place
+    for step in range(first, reader.config.steps):
+        yield from make_batch(reader.wanted(None), rows, reader.numbers, step, place).parts
+
+
 class Chance:
     """A generator that draws what it is told to."""
 
@@ -58,50 +66,53 @@ class Chance:
         return self.share
 
 
-def places(side: int = 96, num_frames: int = 2) -> np.ndarray:
-    """Crops that say where they are: red is the column, green the row, blue the frame."""
-    crops_TSSC = np.zeros((num_frames, side, side, 3), np.uint8)
-    crops_TSSC[..., 0] = np.arange(side)
-    crops_TSSC[..., 1] = np.arange(side)[:, None]
-    crops_TSSC[..., 2] = np.arange(num_frames)[:, None, None]
-    return crops_TSSC
-
-
-def seen(crops_TSSC: np.ndarray) -> np.ndarray:
-    """The middle that the reader looks at."""
-    margin = (crops_TSSC.shape[1] - 88) // 2
-    return crops_TSSC[:, margin : margin + 88, margin : margin + 88]
+def places(side: int = 160, num_frames: int = 2) -> np.ndarray:
+    """Frames that say where they are: red is the column, green the row, blue the frame."""
+    frames_THWC = np.zeros((num_frames, side, side, 3), np.uint8)
+    frames_THWC[..., 0] = np.arange(side)
+    frames_THWC[..., 1] = np.arange(side)[:, None]
+    frames_THWC[..., 2] = np.arange(num_frames)[:, None, None]
+    return frames_THWC
 
 
 @pytest.mark.parametrize("shift", [1, 4])
 def test_a_displaced_clip_shows_its_middle_so_far_off(shift) -> None:
     for down, across in product((-shift, 0, shift), repeat=2):
         chance = Chance(offsets=(down, across))
-        shown = seen(altered(places(), chance, shift=shift, flip=0.0))
+        shown = altered(places(), chance, shift=shift, flip=0.0)
         assert chance.asked == [(-shift, shift + 1)]
-        assert (shown[0, 0, 0, 1], shown[0, 0, 0, 0]) == (4 + down, 4 + across)
+        assert (shown[0, 0, 0, 1], shown[0, 0, 0, 0]) == (36 + down, 36 + across)
         assert shown.shape == (2, 88, 88, 3)
-        assert (shown[0, -1, -1, 1], shown[0, -1, -1, 0]) == (91 + down, 91 + across)
+        assert (shown[0, -1, -1, 1], shown[0, -1, -1, 0]) == (123 + down, 123 + across)
 
 
 def test_a_clip_moves_as_one() -> None:
-    shown = seen(altered(places(num_frames=5), np.random.default_rng(1), shift=4, flip=0.5))
+    shown = altered(places(num_frames=5), np.random.default_rng(1), shift=4, flip=0.5)
     assert (shown[:, :, :, :2] == shown[:1, :, :, :2]).all()
     assert shown[:, 0, 0, 2].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_no_clip_moves_further_than_its_crop_reaches() -> None:
+def test_no_clip_moves_further_than_its_frame_reaches() -> None:
     chance = Chance(offsets=(4, -4))
-    shown = seen(altered(places(), chance, shift=30, flip=0.0))
+    shown = altered(places(96), chance, shift=30, flip=0.0)
     assert chance.asked == [(-4, 5)]
     assert (shown[0, 0, 0, 1], shown[0, 0, 0, 0]) == (8, 0)
     assert np.array_equal(altered(places(88), Chance(), shift=4, flip=0.0), places(88))
 
 
 def test_a_clip_is_mirrored_as_often_as_asked() -> None:
-    assert np.array_equal(altered(places(), Chance(share=0.29), shift=0, flip=0.3), places()[:, :, ::-1])
-    assert np.array_equal(altered(places(), Chance(share=0.31), shift=0, flip=0.3), places())
-    assert np.array_equal(altered(places(), Chance(share=0.0), shift=0, flip=0.0), places())
+    middle_TSSC = places()[:, 36:124, 36:124]
+    assert np.array_equal(altered(places(), Chance(share=0.29), shift=0, flip=0.3), middle_TSSC[:, :, ::-1])
+    assert np.array_equal(altered(places(), Chance(share=0.31), shift=0, flip=0.3), middle_TSSC)
+    assert np.array_equal(altered(places(), Chance(share=0.0), shift=0, flip=0.0), middle_TSSC)
+
+
+def test_what_travels_is_what_the_reader_looks_at(held) -> None:
+    """The middle 88 pixels of whole frames: a third of their bytes, and the same view."""
+    (sample,) = list(held())[:1]
+    (clip,) = collate([sample], TOKENIZER).clips
+    assert clip.shape == (10, 88, 88, 3)
+    assert torch.equal(lip_view(clip), lip_view(torch.from_numpy(sample.piece.frames_THWC)))
 
 
 def test_light_is_what_brighter_frames_would_show() -> None:
@@ -115,7 +126,7 @@ def test_clips_are_shown_as_they_are_where_nothing_is_left_to_chance(held) -> No
     samples = list(held())[:2]
     batch = collate(samples, TOKENIZER, shift=4, flip=1.0, brightness=0.5)
     video_B1TSS, previous_BL, padding_BT, rows_BTF = batch.inputs()
-    wanted = stack_views([lip_view(torch.from_numpy(sample.piece.crops_TSSC.copy())) for sample in samples])
+    wanted = stack_views([lip_view(torch.from_numpy(sample.piece.frames_THWC)) for sample in samples])
     assert torch.equal(video_B1TSS, wanted[0])
     assert torch.equal(padding_BT, wanted[1])
     assert torch.equal(previous_BL, tokens(tiny.TEXTS[:2], TOKENIZER).previous_BL)
@@ -138,11 +149,11 @@ def test_each_clip_is_altered_by_its_own_chance_and_lit_no_further_than_asked(he
 
 
 def test_clips_are_altered_as_the_settings_say(task, held) -> None:
-    as_they_are = [sample.piece.crops_TSSC for sample in held()]
+    as_they_are = [altered(sample.piece.frames_THWC) for sample in held()]
 
     def shown(**settings: object) -> list[np.ndarray]:
         asked = replace(CONFIG, steps=3, **settings)
-        return [clip.numpy() for batch in task(asked).batches(0) for clip in batch.clips]
+        return [clip.numpy() for batch in batches(task(asked)) for clip in batch.clips]
 
     def one_of(clip: np.ndarray, all_clips: list[np.ndarray]) -> bool:
         return any(np.array_equal(clip, other) for other in all_clips)
@@ -150,8 +161,10 @@ def test_clips_are_altered_as_the_settings_say(task, held) -> None:
     assert all(one_of(clip, as_they_are) for clip in shown(shift=0))
     mirrored = DataConfig(clips=2, flip=1.0)
     assert all(one_of(clip[:, :, ::-1], as_they_are) for clip in shown(shift=0, data=mirrored))
-    assert {clip.shape[1] for clip in shown(shift=2)} == {92}
-    lit_by = [gain for batch in task(replace(CONFIG, steps=3)).batches(0) for gain in batch.gains]
+    moved = shown(shift=2)
+    assert not all(one_of(clip, as_they_are) for clip in moved)
+    assert {clip.shape[1:] for clip in moved} == {(88, 88, 3)}
+    lit_by = [gain for batch in batches(task(replace(CONFIG, steps=3))) for gain in batch.gains]
     assert set(lit_by) == {1.0}
 
 
@@ -179,29 +192,46 @@ def test_a_clip_at_twice_the_frame_rate_hears_every_row_twice(held, talking) -> 
 def test_some_batches_are_heard_the_same_ones_by_all_workers(task) -> None:
     config = replace(CONFIG, steps=100, hearing=0.3)
     places = [Place(), Place(rank=0, world=2), Place(rank=1, world=2)]
-    by_ear = [[batch.rows_BTF is not None for batch in task(config, place=place).batches(0)] for place in places]
+    by_ear = [[batch.rows_BTF is not None for batch in batches(task(config, place=place))] for place in places]
     assert by_ear[0] == by_ear[1] == by_ear[2]
     assert 15 < sum(by_ear[0]) < 45
-    assert not any(batch.rows_BTF is not None for batch in task().batches(0))
+    assert not any(batch.rows_BTF is not None for batch in batches(task()))
 
 
 @pytest.mark.parametrize("hearing", [0.0, 0.5])
 def test_one_batch_can_be_learnt_by_heart(task, hearing) -> None:
     """By sight or by ear, the reader comes to say what is said, and says so."""
     reader = task(replace(CONFIG, hearing=hearing))
-    batch = next(b for b in reader.batches(0) if (b.rows_BTF is not None) == bool(hearing))
-    told = [reader.update(batch, None, 1e-2) for _ in range(40)]
+    batch = next(b for b in batches(reader) if (b.rows_BTF is not None) == bool(hearing))
+    told = [reader.update([batch], None, 1e-2) for _ in range(60)]
     assert told[-1]["lip"] < 0.5 * told[0]["lip"]
     assert told[-1]["right"] == 1.0
 
 
 def test_the_loss_is_told_by_the_token(task) -> None:
     reader = task()
-    batch = next(reader.batches(0))
+    batch = next(batches(reader))
     with torch.no_grad():
         logits_BLV, _ = reader.reader.train()(*batch.inputs())
     summed = reading(logits_BLV, batch.texts.targets_BL, pad=PAD)
-    assert torch.allclose(reader.update(batch, None, 0.0)["lip"], summed / batch.texts.num_tokens)
+    assert torch.allclose(reader.update([batch], None, 0.0)["lip"], summed / batch.texts.num_tokens)
+
+
+def test_micro_batches_together_lose_what_the_whole_batch_loses(held) -> None:
+    """A clip with a long text beside one with a short text: tokens count, not micro-batches."""
+    samples = list(held())
+    given = {"samples": held(), "train": range(3), "valid": [3], "tokenizer": TOKENIZER}
+
+    def told(parts: int) -> dict[str, float]:
+        engine = EngineConfig(kind=EngineKind.PLAIN, micro_batches=parts)
+        reader = LipReading(replace(CONFIG, engine=engine), Materials(**given))
+        reader.reader.eval()
+        batch = (
+            [collate(samples[:2], TOKENIZER)] if parts == 1 else [collate([each], TOKENIZER) for each in samples[:2]]
+        )
+        return {name: float(term) for name, term in reader.update(batch, None, 0.0).items()}
+
+    assert told(2) == pytest.approx(told(1), rel=1e-5)
 
 
 def texts_of(batch_texts: Texts) -> list[str]:
@@ -211,7 +241,7 @@ def texts_of(batch_texts: Texts) -> list[str]:
 def test_clips_that_are_too_long_give_their_place_to_the_next(task) -> None:
     """Rows 0 to 3 have 10 to 13 frames; of the three to train on two are short enough."""
     reader = task(replace(CONFIG, most_frames=11, steps=6))
-    told = [text for batch in reader.batches(0) for text in texts_of(batch.texts)]
+    told = [text for batch in batches(reader) for text in texts_of(batch.texts)]
     assert set(told) == set(tiny.TEXTS[:2])
     assert len(told) == 12
 
@@ -219,7 +249,7 @@ def test_clips_that_are_too_long_give_their_place_to_the_next(task) -> None:
 def test_where_every_clip_is_too_long_the_setting_is_named(task) -> None:
     reader = task(replace(CONFIG, most_frames=9))
     with pytest.raises(ConfigError, match="`most_frames` leaves no clip: all have more than 9 frames"):
-        next(reader.batches(0))
+        next(batches(reader))
     assert reader.validate() == {}
 
 
@@ -227,7 +257,7 @@ def test_only_rows_whose_text_is_known_are_shown(task, held, talking) -> None:
     texts = ("", "dead", "  ", "a bed")
     pieces = [talking(f"clip-{n}", num_frames=10, text=text) for n, text in enumerate(texts)]
     reader = task(samples=held(pieces), train=range(4), valid=[0, 2])
-    told = {text for batch, _ in zip(reader.batches(0), range(6), strict=False) for text in texts_of(batch.texts)}
+    told = {text for batch, _ in zip(batches(reader), range(6), strict=False) for text in texts_of(batch.texts)}
     assert told == {"dead", "a bed"}
     assert reader.validate() == {}
 
@@ -264,16 +294,13 @@ def test_padding_is_neither_right_nor_wrong() -> None:
     assert float(right(logits_BLV, Texts(previous_BL=targets_BL, targets_BL=targets_BL))) == pytest.approx(4 / 5)
 
 
-def test_a_new_reader_has_a_row_for_each_symbol_there_is(task, tmp_path) -> None:
+def test_a_new_reader_has_a_row_for_each_symbol_there_is(task) -> None:
     """A few texts give fewer symbols than asked for; no row is left that nothing would ever teach."""
     tokenizer = train_tokenizer(tiny.TEXTS, 1000)
     assert tokenizer.size < 50
     asked = replace(CONFIG, network=replace(CONFIG.network, vocabulary=1000))
     reader = task(asked, tokenizer=tokenizer)
     assert reader.reader.config == replace(CONFIG.network, vocabulary=tokenizer.size)
-    reader.save_product(tmp_path / "reader.safetensors", Header(licence="none"))
-    network, found, _ = load_reader(tmp_path / "reader.safetensors")
-    assert (network.config.vocabulary, found.symbols) == (tokenizer.size, tokenizer.symbols)
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from talklip_ray.config import StorageConfig
-from talklip_ray.errors import ConfigError, TalklipError
-from talklip_ray.models.checkpoints import load_network, read_header
+from talklip_ray.errors import ConfigError
+from talklip_ray.models.checkpoints import Header, load_network
+from talklip_ray.models.talklip import TalkLip
 from talklip_ray.models.tokenizer import Tokenizer, train_tokenizer
 from talklip_ray.storage.uri import open_store
-from talklip_ray.training import checkpointing
-from talklip_ray.training.checkpointing import NETWORK_FILE, Progress
+from talklip_ray.training import checkpointing, loop
+from talklip_ray.training.alarm import DivergedError
+from talklip_ray.training.checkpointing import Progress, export
 from talklip_ray.training.config import (
     DataConfig,
     EngineConfig,
@@ -27,11 +29,14 @@ from talklip_ray.training.config import (
     TrainConfig,
 )
 from talklip_ray.training.curriculum import CurriculumConfig, Phase, Standing
+from talklip_ray.training.engine_state import read_parts
+from talklip_ray.training.feeding import DirectFeed, Wanted
 from talklip_ray.training.loop import Save, Worker, _validated, run
 from talklip_ray.training.losses import RELEASED, LossWeights
 from talklip_ray.training.reading import Samples, hold_out
-from talklip_ray.training.task import Materials, Place
+from talklip_ray.training.task import Materials, Place, Task
 from talklip_ray.training.tasks import build_task
+from talklip_ray.training.watching import Report
 from tests.training import tiny
 
 CPU = torch.device("cpu")
@@ -50,13 +55,24 @@ class Notebook:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.metrics: list[dict[str, float]] = []
+        self.reports: list[Report] = []
         self.saved: list[Path] = []
+        self.best: list[int] = []
 
-    def __call__(self, metrics: dict[str, float], save: Save | None) -> None:
-        self.metrics.append(metrics)
+    def at(self, step: int) -> Path:
+        """The checkpoint of a step."""
+        return next(path for path in self.saved if path.name.startswith(f"{step}-"))
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        return [report.metrics for report in self.reports]
+
+    def __call__(self, report: Report, save: Save | None, *, best: bool) -> None:
+        self.reports.append(report)
+        if best:
+            self.best.append(report.step)
         if save is not None:
-            self.saved.append(self.folder / f"{len(self.saved)}")
+            self.saved.append(self.folder / f"{report.step}-{len(self.saved)}")
             self.saved[-1].mkdir(parents=True)
             save(self.saved[-1])
 
@@ -74,15 +90,24 @@ def train(shards, tmp_path) -> Callable[..., tuple[Progress, Notebook]]:
         worker = Worker(
             config=config,
             task=task,
+            feed=DirectFeed(samples, task.numbers, Place()),
             device=CPU,
             place=Place(),
             report=notebook,
             data="eight clips",
             minutes=minutes,
+            names=lambda step: f"`clip {step}`",
         )
         return run(worker, begin), notebook
 
     return go
+
+
+def product(notebook: Notebook) -> tuple[TalkLip, Header]:
+    """What the last checkpoint is exported as."""
+    path = notebook.folder / "product.safetensors"
+    export(notebook.saved[-1], path)
+    return load_network(path)
 
 
 def test_reports_come_every_step_and_checkpoints_when_due_and_at_the_end(train):
@@ -90,47 +115,58 @@ def test_reports_come_every_step_and_checkpoints_when_due_and_at_the_end(train):
     assert ended.step == 4
     assert [m["step"] for m in notebook.metrics] == [1, 2, 3, 4, 4]
     assert ["valid_l1" in m for m in notebook.metrics] == [False, True, True, True, True]
+    assert [bool(report.sheet) for report in notebook.reports] == [False, True, False, True, True]
     assert len(notebook.saved) == 2
+    speeds = {"steps_per_s", "frames_per_s", "data_wait", "memory_gib", "learning_rate", "generator_grad_norm"}
+    assert all(speeds <= m.keys() and m["frames_per_s"] > 0 for m in notebook.metrics[:4])
+    assert all(0 <= m["data_wait"] <= 1 for m in notebook.metrics[:4])
 
 
 def test_going_on_from_a_checkpoint_ends_where_the_unbroken_run_does(train):
     """Weights, optimizer, data position and random state: any of them lost shows in the last digit."""
     _, unbroken = train(name="unbroken")
-    _, resumed = train(start=unbroken.saved[0], name="resumed")
+    _, resumed = train(start=unbroken.at(2), name="resumed")
     assert [m["l1"] for m in resumed.metrics] == [m["l1"] for m in unbroken.metrics[2:]]
-    ours, theirs = (load_network(n.saved[-1] / NETWORK_FILE)[0].state_dict() for n in (resumed, unbroken))
+    ours, theirs = (product(n)[0].state_dict() for n in (resumed, unbroken))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_the_checkpoint_holds_a_network_that_dubbing_loads_and_that_says_where_it_comes_from(train):
     _, notebook = train()
-    _, header = load_network(notebook.saved[-1] / NETWORK_FILE)
+    _, header = product(notebook)
     assert header.notes["recipe"] == "tiny"
     assert header.notes["steps"] == 4
     assert header.notes["data"] == "eight clips"
 
 
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"network": replace(tiny.generator("l"), output_width=5)}, "`network`"),
-        ({"engine": EngineConfig(kind=EngineKind.PLAIN, channels_last=True)}, "`engine`"),
-    ],
-)
-def test_a_checkpoint_of_another_run_is_refused_by_what_differs(train, other, words):
+def test_a_checkpoint_of_another_network_is_refused_by_what_differs(train):
     _, notebook = train()
-    with pytest.raises(ConfigError, match=words):
-        train(replace(CONFIG, **other), start=notebook.saved[0], name="other")
+    other = replace(CONFIG, network=replace(tiny.generator("l"), output_width=5))
+    with pytest.raises(ConfigError, match="`network` must be the checkpoint's"):
+        train(other, start=notebook.saved[0], name="other")
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(train):
-    """A pickle in the engine's file is read as data or not at all."""
+def test_other_engines_rates_and_lengths_go_on_from_it(train):
     _, notebook = train()
-    folder = notebook.saved[0]
-    torch.save({"network": _Hostile(folder / "ran")}, folder / "generator" / "engine.pt")
-    with pytest.raises(Exception, match=r"(?i)weights.?only|unsupported"):
-        train(start=folder, name="other")
-    assert not (folder / "ran").exists()
+    other = replace(CONFIG, steps=6, engine=EngineConfig(kind=EngineKind.PLAIN, channels_last=True))
+    ended, _ = train(other, start=notebook.saved[0], name="other")
+    assert ended.step == 6
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "pickle"])
+def test_a_checkpoint_with_a_damaged_part_is_refused_and_runs_nothing(train, damage):
+    _, notebook = train()
+    (part,) = (notebook.saved[0] / "generator").glob("part-*")
+    match damage:
+        case "cut":
+            part.write_bytes(part.read_bytes()[:-100])
+        case "gone":
+            part.unlink()
+        case "pickle":
+            torch.save(_Hostile(notebook.folder / "ran"), part)
+    with pytest.raises(ConfigError, match="part"):
+        train(start=notebook.saved[0], name="other")
+    assert not (notebook.folder / "ran").exists()
 
 
 class _Hostile:
@@ -144,13 +180,58 @@ class _Hostile:
 def test_a_limit_in_minutes_ends_the_run_early_with_a_checkpoint(train):
     ended, notebook = train(replace(CONFIG, steps=100_000), minutes=0.01)
     assert 0 < ended.step < 1000
-    assert (notebook.saved[-1] / NETWORK_FILE).exists()
+    assert product(notebook)[1].notes["steps"] == ended.step
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(train):
     config = replace(CONFIG, optimizer=replace(CONFIG.optimizer, learning_rate=1e30))
-    with pytest.raises(TalklipError, match=r"step \d: the loss must be a finite number, found nan"):
+    with pytest.raises(
+        DivergedError, match=r"step (\d): `l1` must be a finite number, found nan in the batch of `clip"
+    ):
         train(replace(config, steps=9))
+
+
+def test_no_checkpoint_holds_what_came_after_the_last_good_step(train):
+    """Reports are rarer than steps, but looked at is every step before anything is saved."""
+    keep = KeepConfig(checkpoint_every=2, validate_every=2, report_every=50)
+    config = replace(CONFIG, keep=keep, steps=8, optimizer=replace(CONFIG.optimizer, learning_rate=1e30))
+    with pytest.raises(DivergedError, match=r"step [12]:"):
+        train(config)
+
+
+def test_the_best_of_a_phase_is_kept_apart(train):
+    config = replace(CONFIG, keep=KeepConfig(checkpoint_every=100, validate_every=1, report_every=10))
+    _, notebook = train(config)
+    found = [report.metrics["valid_l1"] for report in notebook.reports[:4]]
+    better = [step for step in range(1, 4) if found[step - 1] == min(found[:step])]
+    assert notebook.best[: len(better)] == better
+    assert len(notebook.saved) == len(set(notebook.best) | {4})
+
+
+def test_a_notice_saves_at_once_and_only_once(held, tmp_path):
+    notebook = Notebook(tmp_path)
+    config = replace(CONFIG, data=replace(CONFIG.data, hold_out=0.0), keep=replace(OFTEN, checkpoint_every=100))
+    task = build_task(config, Materials(samples=held(voice=config.voice), train=range(3)))
+    feed = DirectFeed(task.materials.samples, task.numbers, Place())
+    worker = Worker(
+        config=config, task=task, feed=feed, device=CPU, place=Place(), report=notebook, data="", leaving=lambda: True
+    )
+    run(worker, Progress())
+    assert [bool(report.notes) for report in notebook.reports] == [True, False, False, False, False]
+    assert len(notebook.saved) == 2
+
+
+def test_a_phase_asks_for_what_it_needs_from_the_step_it_begins_at(go, monkeypatch):
+    asked: list[tuple[bool, int]] = []
+    there = DirectFeed.__call__
+
+    def note(feed: DirectFeed, wanted: Wanted, first: int) -> object:
+        asked.append((wanted.watched is not None, first))
+        return there(feed, wanted, first)
+
+    monkeypatch.setattr(DirectFeed, "__call__", note)
+    go(ALL, "run")
+    assert asked == [(False, 0), (True, 4)]
 
 
 PLAIN = EngineConfig(kind=EngineKind.PLAIN)
@@ -190,15 +271,18 @@ def go(held, expert_file, tmp_path) -> Callable[..., tuple[Progress, Notebook]]:
     ) -> tuple[Progress, Notebook]:
         given = {"samples": held(voice=config.voice), "train": range(3), "valid": [3], "tokenizer": tiny.TOKENIZER}
         task = build_task(config, Materials(expert=expert_file, **given | materials))
+        feed = DirectFeed(given["samples"], task.numbers, Place())
         begin = checkpointing.load(start, task, config, Place()) if start else Progress()
         notebook = Notebook(tmp_path / name)
-        worker = Worker(config=config, task=task, device=CPU, place=Place(), report=notebook, data="four clips")
+        worker = Worker(
+            config=config, task=task, feed=feed, device=CPU, place=Place(), report=notebook, data="four clips"
+        )
         return run(worker, begin), notebook
 
     return go
 
 
-TIMES = {"elapsed_s", "steps_per_s", "data_wait"}
+TIMES = {"elapsed_s", "steps_per_s", "frames_per_s", "data_wait", "memory_gib"}
 
 
 def told(notebook: Notebook) -> list[dict[str, float]]:
@@ -211,20 +295,13 @@ def told(notebook: Notebook) -> list[dict[str, float]]:
 def test_whatever_is_trained_going_on_changes_nothing(go, config, engines):
     """Critic, expert, phases, patience, dropout and skipped layers included: every report and every weight."""
     ended, unbroken = go(config, "unbroken")
-    again, resumed = go(config, "resumed", start=unbroken.saved[0])
+    again, resumed = go(config, "resumed", start=unbroken.at(3))
     assert told(resumed) == told(unbroken)[3:]
     assert (again.step, again.standing) == (ended.step, ended.standing)
     for engine in engines:
-        ours, theirs = (torch.load(n.saved[-1] / engine / "engine.pt", weights_only=True) for n in (resumed, unbroken))
-        assert torch.equal(numbers_in(ours), numbers_in(theirs))
-
-
-def numbers_in(state: object) -> torch.Tensor:
-    """All numbers of nested dicts and lists, in order."""
-    if isinstance(state, dict | list | tuple):
-        values = state.values() if isinstance(state, dict) else state
-        return torch.cat([torch.zeros(0, dtype=torch.float64), *(numbers_in(value) for value in values)])
-    return torch.as_tensor(0 if state is None else state, dtype=torch.float64).flatten()
+        ours, theirs = (read_parts(n.saved[-1] / engine) for n in (resumed, unbroken))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +317,7 @@ def test_phase_best_and_patience_survive_a_checkpoint(standing, held, tmp_path):
     progress = Progress(step=11, elapsed_s=1 / 3, terms={"l1": 0.1}, valid={"l1": 0.3}, standing=standing)
     checkpointing.save(tmp_path, task, progress, config, Place(), "four clips")
     assert checkpointing.load(tmp_path, task, config, Place()) == progress
-    assert read_header(tmp_path / NETWORK_FILE).notes["phase"] == standing.phase
+    assert export(tmp_path, tmp_path / "product.safetensors").notes["phase"] == standing.phase
 
 
 def test_each_phase_has_its_steps_and_its_terms_and_the_last_one_ends_the_run(go):
@@ -249,7 +326,7 @@ def test_each_phase_has_its_steps_and_its_terms_and_the_last_one_ends_the_run(go
     assert ["lip" in m for m in notebook.metrics] == [False] * 4 + [True] * 3
     assert all({"critic", "critic_real", "critic_fake", "valid_l1"} <= m.keys() for m in notebook.metrics)
     assert (ended.step, ended.standing and ended.standing.over) == (6, True)
-    assert read_header(notebook.saved[-1] / NETWORK_FILE).notes["phase"] == "read_lips"
+    assert product(notebook)[1].notes["phase"] == "read_lips"
 
 
 def test_a_run_that_is_over_goes_no_further_when_it_is_taken_up_again(go):
@@ -270,14 +347,20 @@ def test_a_reader_does_not_go_on_with_numbers_that_mean_something_else(go, same_
         go(READER, "other", start=notebook.saved[0], tokenizer=other)
 
 
+def validator(task: Task, place: Place) -> Worker:
+    feed = DirectFeed([], [], place)  # type: ignore[arg-type]
+    return Worker(
+        config=CONFIG, task=task, feed=feed, device=CPU, place=place, report=Notebook(Path()), data="four clips"
+    )
+
+
 def test_what_rank_0_validates_counts_for_all_workers(held, monkeypatch):
     """Batch statistics are each worker's own, and so is what it finds with them."""
     task = build_task(CONFIG, Materials(samples=held(voice=CONFIG.voice), train=range(3), valid=[3]))
     monkeypatch.setattr(torch.distributed, "broadcast", lambda values, source: values.fill_(0.25 + source))
-    worker = Worker(
-        config=CONFIG, task=task, device=CPU, place=Place(rank=1, world=2), report=Notebook(Path()), data="four clips"
-    )
-    found = _validated(worker, Progress(step=2, standing=task.begin()))
+    monkeypatch.setattr(loop, "world_size", lambda: 2)
+    found, best, _ = _validated(validator(task, Place(rank=1, world=2)), Progress(step=2, standing=task.begin()))
+    assert best
     assert found.valid == {"l1": 0.25}
     assert found.standing == Standing(phase=Phase.RECONSTRUCT, best=0.25)
 
@@ -286,9 +369,8 @@ def test_a_validation_that_is_no_number_stops_the_run_before_it_is_saved(held, m
     """A checkpoint that holds one could not be read back."""
     task = build_task(CONFIG, Materials(samples=held(voice=CONFIG.voice), train=range(3), valid=[3]))
     monkeypatch.setattr(task, "validate", lambda: {"l1": float("nan")})
-    worker = Worker(config=CONFIG, task=task, device=CPU, place=Place(), report=Notebook(Path()), data="four clips")
-    with pytest.raises(TalklipError, match="step 2: validation must find finite numbers, found nan for `l1`"):
-        _validated(worker, Progress(step=2, standing=task.begin()))
+    with pytest.raises(DivergedError, match="validation at step 2: `l1` must be a finite number, found nan"):
+        _validated(validator(task, Place()), Progress(step=2, standing=task.begin()))
 
 
 def test_the_random_state_of_a_gpu_is_kept_too(held, tmp_path, monkeypatch):

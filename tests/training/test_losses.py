@@ -17,9 +17,9 @@ from talklip_ray.training.losses import (
     LossWeights,
     Terms,
     contrast,
-    draw_negatives,
     forged,
     genuine,
+    negatives,
     others,
     reading,
     reconstruction,
@@ -126,40 +126,57 @@ def test_contrast_sets_each_voice_against_its_own_lips_and_other_voices() -> Non
     assert float(contrast(anchors_ND, expert_ND, torch.tensor(negatives))) == pytest.approx(wanted, rel=1e-4)
 
 
+def drawn(num: int, seed: int = 0) -> Tensor:
+    return negatives(torch.arange(num), num, (seed,))
+
+
 def test_how_strongly_the_expert_answers_does_not_matter_only_what() -> None:
     anchors_ND, expert_ND = F.normalize(random(4, 5), dim=1), random(4, 5, seed=1)
-    negatives_NK = draw_negatives(4)
+    negatives_NK = drawn(4)
     near, far = (contrast(anchors_ND, factor * expert_ND, negatives_NK) for factor in (1.0, 30.0))
     assert torch.allclose(near, far)
 
 
 def test_where_all_voices_sound_alike_contrast_is_the_log_of_the_candidates() -> None:
     anchors_ND = F.normalize(torch.ones(7, 5), dim=1)
-    assert float(contrast(anchors_ND, anchors_ND, draw_negatives(7))) == pytest.approx(math.log(1 + 3), rel=1e-5)
+    assert float(contrast(anchors_ND, anchors_ND, drawn(7))) == pytest.approx(math.log(1 + 3), rel=1e-5)
 
 
 def test_a_frame_alone_has_nothing_to_be_told_from() -> None:
-    assert draw_negatives(1).shape == (1, 0)
-    assert contrast(torch.ones(1, 5), random(1, 5), draw_negatives(1)) == 0.0
+    assert drawn(1).shape == (1, 0)
+    assert contrast(torch.ones(1, 5), random(1, 5), drawn(1)) == 0.0
 
 
 @pytest.mark.parametrize(("num", "most"), [(2, 1), (3, 1), (9, 4), (199, 99), (230, 100)])
 def test_negatives_are_different_other_rows_at_most_a_hundred_and_at_most_half(num, most) -> None:
-    drawn = draw_negatives(num, torch.Generator().manual_seed(num)).tolist()
-    assert len(drawn) == num
-    for row, against in enumerate(drawn):
+    found = drawn(num, seed=num).tolist()
+    assert len(found) == num
+    for row, against in enumerate(found):
         assert len(against) == len(set(against)) == most
         assert row not in against
         assert set(against) <= set(range(num))
 
 
-def test_every_other_row_gets_its_turn_and_the_generator_decides() -> None:
-    def draw(seed: int) -> Tensor:
-        return draw_negatives(6, torch.Generator().manual_seed(seed))
-
-    met = {(row, other) for seed in range(40) for row, against in enumerate(draw(seed).tolist()) for other in against}
+def test_every_other_row_gets_its_turn_and_the_seed_decides() -> None:
+    met = {
+        (row, other) for seed in range(40) for row, against in enumerate(drawn(6, seed).tolist()) for other in against
+    }
     assert met == {(row, other) for row in range(6) for other in range(6) if row != other}
-    assert torch.equal(draw(3), draw(3))
+    assert torch.equal(drawn(6, 3), drawn(6, 3))
+    assert not torch.equal(drawn(60, 3), drawn(60, 4))
+
+
+def test_whoever_holds_a_row_draws_the_same_for_it() -> None:
+    rows_N = torch.tensor([4, 1])
+    assert torch.equal(negatives(rows_N, 9, (3,)), drawn(9, 3)[rows_N])
+
+
+def test_rows_of_others_count_as_ones_own_do() -> None:
+    """Half of the batch here, half elsewhere: the two halves' means are the whole's."""
+    anchors_ND, expert_ND = F.normalize(random(8, 5), dim=1), random(8, 5, seed=1)
+    whole = contrast(anchors_ND, expert_ND, drawn(8))
+    halves = [contrast(anchors_ND[at], expert_ND[at], drawn(8)[at], anchors_ND) for at in (slice(4), slice(4, 8))]
+    assert float(sum(halves) / 2) == pytest.approx(float(whole), rel=1e-6)
 
 
 def test_draws_skip_ones_own_row() -> None:

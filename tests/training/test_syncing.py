@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -14,11 +14,12 @@ import torch
 
 from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import mfcc13
-from talklip_ray.models.checkpoints import Header, load_weights, save_weights
-from talklip_ray.models.kinds import Kind
+from talklip_ray.models.checkpoints import Header, save_weights
 from talklip_ray.training.config import DataConfig, EngineConfig, EngineKind, SyncTrainConfig
+from talklip_ray.training.feeding import make_batch
 from talklip_ray.training.shards import SOUND_MARGIN, Piece
-from talklip_ray.training.syncing import SyncBatch, Syncing, match, nearness, windows
+from talklip_ray.training.sync_batches import SyncBatch, windows
+from talklip_ray.training.syncing import Syncing, match, nearness
 from talklip_ray.training.task import Materials, Place
 from tests.training import tiny
 
@@ -49,6 +50,12 @@ def cut(held) -> Callable[..., SyncBatch]:
         return windows(held([piece])[0], starts, np.array(shifts_NK))
 
     return windows_of
+
+
+def batches(sync: Syncing, first: int = 0) -> Iterator[SyncBatch]:
+    rows, place = sync.materials.samples, sync.materials.place
+    for step in range(first, sync.config.steps):
+        yield from make_batch(sync.wanted(None), rows, sync.numbers, step, place).parts
 
 
 def test_a_window_is_five_frames_from_its_start_on_enlarged_and_in_blue_green_red(cut, talking) -> None:
@@ -135,7 +142,7 @@ def test_of_each_windows_stretches_the_first_is_its_own_and_the_others_are_not(t
     own_NCW = windows(sample, range(6), np.zeros((6, 1), np.int64)).mfcc_NKCW[:, 0]
     video_N3THW = windows(sample, range(6), np.zeros((6, 1), np.int64)).video_N3THW
     met = set()
-    for batch in one.batches(0):
+    for batch in batches(one):
         assert batch.mfcc_NKCW.shape == (3, 4, 13, 20)
         for shown, heard_KCW in zip(batch.video_N3THW, batch.mfcc_NKCW, strict=True):
             alike = [start for start in range(6) if torch.equal(shown, video_N3THW[start])]
@@ -154,8 +161,8 @@ def test_wrong_stretches_differ_and_lie_within_reach(task, held, monkeypatch) ->
         asked.append(shifts_NK)
         return windows(sample, starts, shifts_NK)
 
-    monkeypatch.setattr("talklip_ray.training.syncing.windows", spy)
-    for _ in task(replace(CONFIG, steps=15, most_shift=2, wrong=4)).batches(0):
+    monkeypatch.setattr("talklip_ray.training.sync_batches.windows", spy)
+    for _ in batches(task(replace(CONFIG, steps=15, most_shift=2, wrong=4))):
         pass
     shifts_MK = np.concatenate(asked)
     assert (shifts_MK[:, 0] == 0).all()
@@ -167,7 +174,7 @@ def test_windows_are_of_faces_only_and_a_clip_without_any_gives_its_place_away(t
     pieces = [talking("no", faceless=tuple(range(0, 30, 4))), talking("yes", num_frames=12, faceless=(0, 1, 7, 8))]
     sync = task(replace(CONFIG, steps=3), samples=held(pieces), train=range(2))
     only = cut_at(pieces[1], 2)
-    for batch in sync.batches(0):
+    for batch in batches(sync):
         assert batch.video_N3THW.shape[0] == 2
         assert all(torch.equal(shown, only) for shown in batch.video_N3THW)
 
@@ -180,13 +187,13 @@ def cut_at(piece: Piece, start: int) -> torch.Tensor:
 def test_where_no_clip_has_five_faces_in_a_row_that_is_said(task, held, talking) -> None:
     sync = task(samples=held([talking(faceless=tuple(range(0, 30, 4)))]), train=[0])
     with pytest.raises(ConfigError, match="no clip has 5 usable frames in a row"):
-        next(sync.batches(0))
+        next(batches(sync))
 
 
 def test_one_batch_can_be_learnt_by_heart(task) -> None:
     sync = task()
-    batch = next(sync.batches(0))
-    told = [sync.update(batch, None, 3e-3) for _ in range(30)]
+    batch = next(batches(sync))
+    told = [sync.update([batch], None, 3e-3) for _ in range(30)]
     assert told[-1]["sync"] < 0.5 * told[0]["sync"]
     assert told[-1]["right"] == 1.0
 
@@ -194,7 +201,7 @@ def test_one_batch_can_be_learnt_by_heart(task) -> None:
 def test_validation_sets_each_window_against_all_shifts(task, held) -> None:
     """The rows held out, cut at every fifth frame, with the statistics the network judges with."""
     sync = task(replace(CONFIG, most_shift=2, wrong=1))
-    sync.update(next(sync.batches(0)), None, 1e-3)
+    sync.update([next(batches(sync))], None, 1e-3)
     batch = windows(held()[3], [0, 5], np.tile([0, -2, -1, 1, 2], (2, 1)))
     sync.network.eval()
     with torch.no_grad():
@@ -209,20 +216,35 @@ def test_validation_sets_each_window_against_all_shifts(task, held) -> None:
     assert task(valid=[]).validate() == {}
 
 
-def test_it_goes_on_from_weights_and_saves_what_it_has(task, tmp_path) -> None:
+def test_it_goes_on_from_weights(task, tmp_path) -> None:
     torch.manual_seed(9)
     network = tiny.SYNCNET.build()
     save_weights(tmp_path / "start.safetensors", network, Header(licence="none"))
-    sync = task(start=tmp_path / "start.safetensors")
-    sync.save_product(tmp_path / "end.safetensors", Header(licence="none"))
-    ended = load_weights(tmp_path / "end.safetensors", Kind.SYNCNET)[0].state_dict()
-    assert all(torch.equal(tensor, ended[name]) for name, tensor in network.state_dict().items())
+    ours = task(start=tmp_path / "start.safetensors").network.state_dict()
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in network.state_dict().items())
+
+
+def test_micro_batches_together_lose_what_the_whole_batch_loses(task, held) -> None:
+    """Windows count, not micro-batches: two of one clip beside one of another."""
+    shifts_K = np.array([0, -3, 2, 8])
+    cuts = [windows(held()[0], [0, 3], np.tile(shifts_K, (2, 1))), windows(held()[1], [4], shifts_K[None])]
+    whole = SyncBatch(
+        video_NTHWC=torch.cat([cut.video_NTHWC for cut in cuts]), mfcc_NKCW=torch.cat([cut.mfcc_NKCW for cut in cuts])
+    )
+
+    def told(parts: list[SyncBatch]) -> dict[str, float]:
+        sync = task(replace(CONFIG, engine=EngineConfig(kind=EngineKind.PLAIN, micro_batches=len(parts))))
+        sync.network.eval()
+        return {name: float(term) for name, term in sync.update(parts, None, 0.0).items()}
+
+    assert told(cuts) == pytest.approx(told([whole]), rel=1e-5)
 
 
 def test_workers_share_the_windows_one_would_see(task) -> None:
-    alone = next(task().batches(2))
-    shares = [next(task(place=Place(rank=rank, world=2)).batches(2)) for rank in range(2)]
+    alone = next(batches(task(), 2))
+    shares = [next(batches(task(place=Place(rank=rank, world=2)), 2)) for rank in range(2)]
     assert torch.equal(torch.cat([share.video_N3THW for share in shares]), alone.video_N3THW)
+    assert alone.video_NTHWC.dtype == torch.uint8
     assert torch.equal(torch.cat([share.mfcc_NKCW for share in shares]), alone.mfcc_NKCW)
     moved = alone.to(torch.device("meta"))
     assert (moved.video_N3THW.device.type, moved.mfcc_NKCW.device.type) == ("meta", "meta")

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
 
-from talklip_ray.training.windows import choose_windows, draws, starts_of
+from talklip_ray.errors import ConfigError
+from talklip_ray.training.windows import Draw, choose_windows, draws, starts_of, steps_per_epoch
+
+LENGTHS = np.random.default_rng(0).integers(20, 400, 106).tolist()
+"""Frames of 106 clips."""
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -18,19 +22,74 @@ def usable(num_frames: int = 100, *, without: tuple[int, ...] = ()) -> np.ndarra
     return frames
 
 
-def test_every_clip_is_drawn_once_an_epoch_and_in_another_order_the_next():
-    taken = [draw.clip for step in range(6) for draw in draws(step, clips=5, num_clips=15, seed=1)]
-    first, second = taken[:15], taken[15:]
-    assert sorted(first) == sorted(second) == list(range(15))
-    assert first != second
+def drawn(step: int, *, clips: int = 5, num_clips: int = 106, pool: int = 4, **place: int) -> list[Draw]:
+    return draws(step, clips=clips, num_clips=num_clips, seed=1, pool=pool, length_of=LENGTHS.__getitem__, **place)
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_workers_share_the_very_draws_one_worker_would_make(world):
-    alone = draws(3, clips=8, num_clips=5, seed=7)
-    shares = [draws(3, clips=8, num_clips=5, seed=7, rank=rank, world=world) for rank in range(world)]
-    assert sorted(d.seed for share in shares for d in share) == sorted(d.seed for d in alone)
-    assert all(len(share) == 8 // world for share in shares)
+def epoch(number: int, **kwargs: int) -> list[list[int]]:
+    """The clips of each step of an epoch of 106 clips, five a step."""
+    return [[draw.clip for draw in drawn(step, **kwargs)] for step in range(21 * number, 21 * number + 21)]
+
+
+@pytest.mark.parametrize("pool", [0, 1, 4, 100])
+def test_no_clip_is_drawn_twice_in_an_epoch_and_what_sits_out_is_another_in_the_next(pool):
+    assert steps_per_epoch(106, 5) == 21
+    left_out = []
+    for number in range(4):
+        taken = [clip for clips in epoch(number, pool=pool) for clip in clips]
+        assert len(taken) == len(set(taken)) == 105
+        left_out += {*range(106)} - {*taken}
+    assert len(set(left_out)) > 1
+    assert epoch(0, pool=pool) != epoch(1, pool=pool)
+
+
+def test_fewer_clips_than_a_step_takes_are_drawn_in_turns_that_run_on():
+    taken = [draw.clip for step in range(3) for draw in drawn(step, clips=8, num_clips=6)]
+    for turn in (taken[:6], taken[6:12], taken[12:18], taken[18:]):
+        assert sorted(turn) == list(range(6))
+    assert steps_per_epoch(6, 8) == 1
+
+
+def padded(steps: list[list[int]]) -> float:
+    """Share of frames that are padding where clips of a step lie side by side."""
+    held = sum(max(LENGTHS[clip] for clip in clips) * len(clips) for clips in steps)
+    return 1 - sum(LENGTHS[clip] for clips in steps for clip in clips) / held
+
+
+def test_clips_of_one_step_are_of_like_length():
+    assert padded(epoch(0)) < 0.5 * padded(epoch(0, pool=0))
+    assert padded(epoch(0, pool=1)) == padded(epoch(0, pool=0))
+    assert epoch(0, pool=1) == epoch(0, pool=0)
+
+
+def test_sorting_by_length_moves_clips_only_within_their_pool_and_the_short_do_not_come_first():
+    plain, sorted_ = epoch(0, pool=0), epoch(0)
+    for first in range(0, 21, 4):
+        pools = [sorted(chain(*steps[first : first + 4])) for steps in (plain, sorted_)]
+        assert pools[0] == pools[1]
+    longest = [max(LENGTHS[clip] for clip in clips) for clips in sorted_[:20]]
+    assert any(pool != sorted(pool) for pool in (longest[at : at + 4] for at in range(0, 20, 4)))
+
+
+def test_the_same_seed_draws_the_same_and_another_does_not():
+    assert drawn(7) == drawn(7)
+    assert drawn(7) != draws(7, clips=5, num_clips=106, seed=2, pool=4, length_of=LENGTHS.__getitem__)
+    assert len({draw.seed for step in range(50) for draw in drawn(step)}) == 250
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+@pytest.mark.parametrize("num_clips", [4, 106])
+def test_workers_share_the_very_draws_one_worker_would_make(world, num_clips):
+    alone = drawn(3, num_clips=num_clips)
+    shares = [drawn(3, num_clips=num_clips, rank=rank, world=world) for rank in range(world)]
+    assert sorted((draw for share in shares for draw in share), key=lambda draw: draw.position) == alone
+    assert [draw.position for draw in alone] == [0, 1, 2, 3, 4]
+    assert {len(share) for share in shares} <= {5 // world, -(-5 // world)}
+
+
+def test_more_workers_than_clips_are_refused():
+    with pytest.raises(ConfigError, match=r"data\.clips: must be at least 1 for each of 6 workers, found 5"):
+        drawn(0, world=6)
 
 
 def test_windows_keep_clear_of_frames_without_a_face():

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from talklip_ray.evaluation.sync import SHIFT, offsets, shifted_distances
+from talklip_ray.models.offsets import SHIFT, offsets, shifted_distances
 from tests.parity.golden import Array
 from tests.parity.inputs import Inputs
 from tests.parity.members.group import Group, Members, arrays

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talklip_ray.models.inputs import face_input, picture
 from talklip_ray.models.talklip import TalkLip
 from talklip_ray.training.batches import Batch
 from talklip_ray.training.config import EngineConfig, EngineKind, OptimizerConfig
@@ -121,8 +120,8 @@ def training_batch(inputs: Inputs, networks: Networks) -> Batch:
     poses_NSSC, identities_NSSC = (networks.at(inputs.patches(member)).flip(-1) for member in PATCHES)
     rows_BAF, _ = inputs.training_rows()
     return Batch(
-        faces_N6SS=face_input(poses_NSSC, identities_NSSC),
-        targets_N3SS=picture(poses_NSSC),
+        poses_NSSC=poses_NSSC,
+        identities_NSSC=identities_NSSC,
         voice=networks.at(rows_BAF),
         picked_N=networks.at(inputs.stored(f"{FILE}/audio_idx")),
         padding_BA=networks.at(inputs.stored(f"{FILE}/padding_mask")),
@@ -177,7 +176,7 @@ def two_steps(inputs: Inputs, networks: Networks) -> TwoSteps:
     if inputs not in _MADE:
         cast, batch = cast_for(networks, TUNE), training_batch(inputs, networks)
         figures, seen = watched_step(cast, batch)
-        terms = step(cast, batch, RELEASED, RATE, released_discriminator_leak=True)
+        terms = step(cast, [batch], RELEASED, RATE, released_discriminator_leak=True)
         second = _members(step_figures(cast, terms))
         _MADE[inputs] = TwoSteps(first=_members(figures), second=second, arrays=seen)
     return _MADE[inputs]
@@ -197,7 +196,7 @@ def watched_step(cast: Cast, batch: Batch) -> tuple[Figures, Members]:
     assert isinstance(critic, WatchedEngine)
     alone = WatchedEngine(copy.deepcopy(critic.network), critic.device)
     weights = WatchedWeights(lip=RELEASED.lip, critic=RELEASED.critic, contrast=RELEASED.contrast, generator=generator)
-    terms = step(cast, batch, weights, RATE, released_discriminator_leak=True)
+    terms = step(cast, [batch], weights, RATE, released_discriminator_leak=True)
     patches_N3SS = generator.gave.patches_N3SS
     improve_critic(alone, patches_N3SS, batch.targets_N3SS, terms, RATE)
     figures = step_figures(cast, terms) | {"disc_grad_norm_without_leak": alone.stepped_by[0][""]}

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from talklip_ray.errors import MediaError
-from talklip_ray.evaluation.sync import RATE, OffsetSearch, SyncScore
 from talklip_ray.media.audio import SPEECH_RATE
 from talklip_ray.media.features import mfcc13
+from talklip_ray.models.offsets import RATE, OffsetSearch, SyncScore
 from talklip_ray.models.syncnet import FRAMES, STEPS, SyncNet, squashed
 
 _SAMPLES = SPEECH_RATE // RATE

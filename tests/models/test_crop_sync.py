@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from talklip_ray.errors import MediaError
-from talklip_ray.evaluation.crop_sync import score_crops
-from talklip_ray.evaluation.sync import offsets
+from talklip_ray.models.crop_sync import score_crops
 from talklip_ray.models.inputs import VoiceSpan
+from talklip_ray.models.offsets import offsets
 from talklip_ray.models.syncnet import SyncNet, small_syncnet
 from talklip_ray.training.reading import Sample
 from talklip_ray.training.shards import SOUND_MARGIN, Piece
