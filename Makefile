@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup test check bench demo starter parity clean
+.PHONY: help setup test check bench demo starter train-smoke parity clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -12,7 +12,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: ## system packages, virtual environment, pinned packages (seconds when done)
 	@./infra/setup.sh
@@ -35,6 +35,9 @@ demo: setup ## dub a small synthetic catalog through S3; VIDEO=… AUDIO=… dub
 
 starter: setup ## train the weights that the package ships
 	python -m jobs.starter $(ARGS)
+
+train-smoke: setup ## prepare, train through every phase, be killed and go on: in minutes
+	python -m jobs.train_smoke $(ARGS)
 
 parity: setup ## the released code's own numbers, member by member; GOLDEN=DIR SEED_OFFSET=N
 	python -m tests.parity.run $(if $(GOLDEN),--golden "$(GOLDEN)") $(if $(SEED_OFFSET),--seed-offset $(SEED_OFFSET)) $(ARGS)

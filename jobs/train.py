@@ -19,9 +19,6 @@ from rich.text import Text
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
-from talklip_ray.models.headers import read_header
-from talklip_ray.models.kinds import Kind
-from talklip_ray.storage.artifacts import fetched
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import assignment, err, out
@@ -33,6 +30,7 @@ from talklip_ray.training.reading import Samples
 from talklip_ray.training.recipes import recipe
 from talklip_ray.training.report_page import About, RunPageWatch
 from talklip_ray.training.runner import Job, train
+from talklip_ray.training.tasks import expert_config
 from talklip_ray.training.tensorboard import TensorBoardWatch
 from talklip_ray.training.watching import ProgressWatch, Watches
 
@@ -86,9 +84,7 @@ def watched(job: Job, outcome: str) -> Progress:
 def show(config: RunSettings, store: Store, data: str) -> None:
     """What the run would take. Raises ConfigError where that is more than its GPUs have."""
     rows = Samples(store, data, None, 0) if data else None
-    expert = None
-    if isinstance(config, TrainConfig) and (weights := fetched(config.expert, store)) is not None:
-        expert = read_header(weights, Kind.LIP_READER).network
+    expert = expert_config(config, store)
     found = estimate(config, rows, expert)
     print(dry_run(config, found))
     check_fits(config, rows, expert, found)

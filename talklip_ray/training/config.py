@@ -148,20 +148,13 @@ class DataConfig:
     ahead_bytes: int = 1 << 30
     """Of batches made by actors and not yet taken, all together: room in the cluster's object stores."""
     most_bad: float = 0.01
-    """Share of the rows to train on that may turn out unreadable before the run stops; a few may in any case, unless
-    this is 0. The next rows take their places.
-    """
+    """Share of the rows that may turn out unreadable before the run stops; a few may in any case, unless it is 0."""
 
     def __post_init__(self) -> None:
-        for ok, rule in (
-            (self.pool >= 0, f"`data.pool` must not be negative, got {self.pool}"),
-            (self.feeders >= 1, f"`data.feeders` must be at least 1, got {self.feeders}"),
-            (self.feeder_cpus >= 0, f"`data.feeder_cpus` must not be negative, got {self.feeder_cpus}"),
-            (self.ahead_bytes > 0, f"`data.ahead_bytes` must be positive, got {self.ahead_bytes}"),
-            (0 <= self.most_bad < 1, f"`data.most_bad` must be in [0, 1), got {self.most_bad}"),
-        ):
-            if not ok:
-                raise ConfigError("data", rule)
+        least = {"pool": 0, "feeders": 1, "feeder_cpus": 0, "ahead_bytes": 1, "most_bad": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ConfigError("data", f"`data.{name}` must be at least {low}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,11 @@ from talklip_ray.training.config import (
     DataConfig,
     Decay,
     EngineConfig,
+    FeedKind,
     KeepConfig,
+    Norm,
     OptimizerConfig,
+    Precision,
     ReaderTrainConfig,
     RunSettings,
     SyncTrainConfig,
@@ -65,6 +68,47 @@ def _released(variant: Variant) -> TrainConfig:
     )
 
 
+def talklip_gc_8xl4_zero2() -> TrainConfig:
+    """TalkLip (g + c) on eight L4 of 24 GiB, a clip each: what the released code needs one 24 GB card for at a time.
+
+    Batch normalisation takes its statistics over all eight, as one card would.
+    """
+    return _on(talklip_gc(), "talklip_gc_8xl4_zero2", count=8, gpu_gib=22.0, stage=2)
+
+
+def talklip_gc_4xa10g_zero2() -> TrainConfig:
+    """TalkLip (g + c) on four A10G of 24 GiB, two clips each, one after the other."""
+    config = _on(talklip_gc(), "talklip_gc_4xa10g_zero2", count=4, gpu_gib=22.0, stage=2)
+    return replace(config, engine=replace(config.engine, micro_batches=2))
+
+
+def talklip_gc_1xh100() -> TrainConfig:
+    """TalkLip (g + c) on one H100: the released batch in bfloat16, nothing sharded."""
+    return _on(talklip_gc(), "talklip_gc_1xh100", count=1, gpu_gib=78.0, stage=0)
+
+
+def talklip_gc_8xt4_zero3() -> TrainConfig:
+    """TalkLip (g + c) on eight T4 of 16 GiB, which have no bfloat16: parameters sharded too, Adam on the processors,
+    and inner values computed twice.
+    """
+    config = _on(talklip_gc(), "talklip_gc_8xt4_zero3", count=8, gpu_gib=14.5, stage=3)
+    engine = replace(config.engine, precision=Precision.FP32, offload=True, checkpoint_activations=True)
+    return replace(config, engine=engine)
+
+
+def _on(config: TrainConfig, name: str, *, count: int, gpu_gib: float, stage: int) -> TrainConfig:
+    """A recipe on GPUs; half of the workers may be lost on the way."""
+    norm = Norm.TOGETHER if count > 1 else Norm.WORKER
+    return replace(
+        config,
+        name=name,
+        workers=WorkersConfig(count=count, least=max(1, count // 2), cpus=4, gpus=1, gpu_gib=gpu_gib, max_failures=10),
+        engine=EngineConfig(zero_stage=stage, precision=Precision.BF16, channels_last=True, batch_norm=norm),
+        data=replace(config.data, feed=FeedKind.RAY, feeders=2 * count, feeder_cpus=1.0, pool=8),
+        keep=KeepConfig(checkpoint_every=500, validate_every=3000, report_every=50),
+    )
+
+
 def starter() -> TrainConfig:
     """The weights that come with the package: the small variant l, for two CPU cores. L1 alone."""
     return TrainConfig(
@@ -107,6 +151,33 @@ def small_gc() -> TrainConfig:
         curriculum=CurriculumConfig(most_steps=1000),
         steps=3000,
         data=DataConfig(clips=4, windows=4, window=1, hold_out=0.1),
+    )
+
+
+def smoke_gc() -> TrainConfig:
+    """All of ``small_gc`` in a few steps, by two workers: shows that everything is wired, learns next to nothing."""
+    return replace(
+        small_gc(),
+        name="smoke_gc",
+        steps=12,
+        curriculum=CurriculumConfig(most_steps=4),
+        data=DataConfig(clips=2, windows=2, window=2, hold_out=0.2, feed=FeedKind.RAY, feeders=1, feeder_cpus=0.0),
+        engine=EngineConfig(zero_stage=1, batch_norm=Norm.TOGETHER),
+        workers=WorkersConfig(count=2, cpus=1),
+        keep=KeepConfig(checkpoint_every=3, validate_every=6, report_every=1),
+    )
+
+
+def smoke_reader() -> ReaderTrainConfig:
+    """A few steps of ``lip_reader_small``, for ``smoke_gc`` to have an expert."""
+    return replace(
+        lip_reader_small(),
+        name="smoke_reader",
+        network=small_reader(100),
+        steps=2,
+        data=DataConfig(clips=2),
+        workers=WorkersConfig(),
+        keep=KeepConfig(checkpoint_every=100, validate_every=100, report_every=1),
     )
 
 
@@ -167,10 +238,16 @@ RECIPES: dict[str, Callable[[], RunSettings]] = {
         starter,
         smoke,
         small_gc,
+        smoke_gc,
+        smoke_reader,
         talklip_l,
         talklip_lc,
         talklip_g,
         talklip_gc,
+        talklip_gc_1xh100,
+        talklip_gc_8xl4_zero2,
+        talklip_gc_4xa10g_zero2,
+        talklip_gc_8xt4_zero3,
         lip_reader,
         lip_reader_small,
         syncnet,

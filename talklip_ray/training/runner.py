@@ -44,13 +44,14 @@ from talklip_ray.training.alarm import DivergedError
 from talklip_ray.training.checkpointing import Progress
 from talklip_ray.training.collective import barrier
 from talklip_ray.training.config import FeedKind, RunSettings, TrainConfig, to_json
+from talklip_ray.training.estimate import check_fits
 from talklip_ray.training.exporting import BEST_FILE, best_of
-from talklip_ray.training.feed_runner import RayFeed
+from talklip_ray.training.feed_runner import RayFeed, check_feeders
 from talklip_ray.training.feeding import DirectFeed, row_names
 from talklip_ray.training.loop import Save, Worker, run
 from talklip_ray.training.reading import Samples, hold_out
 from talklip_ray.training.task import Materials, Place
-from talklip_ray.training.tasks import build_task, preflight
+from talklip_ray.training.tasks import build_task, expert_config, preflight
 from talklip_ray.training.watching import Report
 
 CPU_THREADS = "OMP_NUM_THREADS"
@@ -112,6 +113,7 @@ def train(job: Job, out: str, tell: Callable[[Report], None] = lambda report: No
     store = open_store(job.storage)
     rows = Samples(store, job.data, None, 0)  # unreadable data is found here
     tokenizer = preflight(job.config, store, rows.texts)
+    check_fits(job.config, rows, expert_config(job.config, store))
     for place in (join(job.place, _PROBE), f"{out}{_PROBE}"):
         _check_writable(store, place)
     with cluster():
@@ -320,3 +322,5 @@ def _check_room(config: RunSettings) -> None:
                 f"{least} workers of {each} {kind} each must fit the cluster, which has "
                 f"{there.get(kind, 0):g}; lower `workers.count` or `workers.{kind.lower()}s`",
             )
+    if config.data.feed == FeedKind.RAY:
+        check_feeders(config, least)

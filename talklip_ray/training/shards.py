@@ -160,7 +160,12 @@ def write_shard(path: Path, pieces: Iterable[Piece], origin: Origin | Callable[[
     ``origin`` may be told after the last piece.
     """
     num_rows = 0
-    options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+    options = {
+        "compression": "zstd",
+        "use_dictionary": False,
+        "write_statistics": ["id", "text"],
+        "write_page_checksum": True,
+    }
     with pq.ParquetWriter(path, SCHEMA, **options) as writer:
         for piece in pieces:
             writer.write_table(pa.Table.from_pylist([_columns(piece)], schema=SCHEMA))

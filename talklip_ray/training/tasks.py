@@ -8,6 +8,7 @@ from pathlib import Path
 from talklip_ray.errors import ConfigError
 from talklip_ray.models.headers import read_header
 from talklip_ray.models.kinds import Kind
+from talklip_ray.models.lip_reader import LipReaderConfig
 from talklip_ray.models.tokenizer import Tokenizer, symbols_of, train_tokenizer
 from talklip_ray.storage.artifacts import cache_folder, fetch, fetched
 from talklip_ray.storage.store import Store
@@ -56,6 +57,13 @@ def preflight(config: RunSettings, store: Store, texts: Sequence[str]) -> Tokeni
         case SyncTrainConfig():
             check_start(config, start, Kind.SYNCNET)
     return None
+
+
+def expert_config(config: RunSettings, store: Store) -> LipReaderConfig | None:
+    """The sizes of the expert that the settings name; None where they name none."""
+    weights = fetched(config.expert, store) if isinstance(config, TrainConfig) else None
+    found: LipReaderConfig | None = None if weights is None else read_header(weights, Kind.LIP_READER).network
+    return found
 
 
 def check_start(config: TrainConfig | SyncTrainConfig, start: Path | None, kind: Kind) -> None:

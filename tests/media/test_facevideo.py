@@ -75,14 +75,14 @@ def test_a_stream_that_is_not_what_the_row_says_is_refused(stream, spoil, count,
 
 
 @pytest.mark.parametrize(
-    ("codec", "size", "pix_fmt"),
+    ("codec", "size", "pix_fmt", "found"),
     [
-        ("libx264rgb", (2048, 1024), "rgb24"),
-        ("libx264rgb", (SIDE, SIDE + 16), "rgb24"),
-        ("libx264", (SIDE, SIDE), "yuv420p"),
+        ("libx264rgb", (2048, 1024), "rgb24", "damage"),  # what the decoder says that may not make room for it
+        ("libx264rgb", (SIDE, SIDE + 16), "rgb24", "one of 160x176 gbrp"),
+        ("libx264", (SIDE, SIDE), "yuv420p", "one of 160x160 yuv420p"),
     ],
 )
-def test_pictures_of_other_sizes_and_kinds_are_refused_before_they_take_room(codec, size, pix_fmt):
+def test_pictures_of_other_sizes_and_kinds_are_refused_before_they_take_room(codec, size, pix_fmt, found):
     context = VideoCodecContext.create(codec, "w")
     context.width, context.height = size
     context.pix_fmt, context.time_base = pix_fmt, Fraction(1, 25)
@@ -90,7 +90,7 @@ def test_pictures_of_other_sizes_and_kinds_are_refused_before_they_take_room(cod
     frame = av.VideoFrame(*size, pix_fmt)
     frame.pts = 0
     data = b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
-    with pytest.raises(MediaError, match="must be 1 frames of 160x160"):
+    with pytest.raises(MediaError, match=f"must be 1 frames of 160x160 .* found {found}"):
         decode(data, 1, "s")
 
 

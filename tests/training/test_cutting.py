@@ -87,7 +87,9 @@ def test_timestamps_that_a_container_rounded_neither_drop_nor_repeat_a_frame(sti
         **{name: getattr(still, name) for name in VideoInfo.__dataclass_fields__}
         | {"time_base": Fraction(1, 1000), "pts_N": 7 + 40 * np.arange(COUNT) + jitter_N, "end_pts": 7 + 40 * COUNT}
     )
-    assert ticks(rounded, 0, COUNT, 25).picks_T.tolist() == list(range(COUNT))
+    taken = ticks(rounded, 0, COUNT, 25)
+    assert taken.picks_T.tolist() == list(range(COUNT))
+    assert [taken.seconds(n) for n in (0, 3)] == [Fraction(7, 1000), Fraction(127, 1000)]
 
 
 def test_pieces_share_out_the_ticks_without_a_gap(still):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import ray
+from rich.console import Console
 
 from jobs import prepare
+from talklip_ray.training.sharding import ShardReport
 from talklip_ray.training.shards import open_shard, read_origin
 from tests.training.films import drifting, film, rows_of, wall
 from tests.training.test_lrs2 import BOX, tree  # noqa: F401
@@ -90,6 +93,16 @@ def test_a_second_run_finds_all_of_it_there_and_says_the_same(films, out, tmp_pa
     assert "5 rows, 100 frames, 0.00 h of 8 clips in 4 shards (4 were there)" in printed
     assert "left out, NoFaceError: 1" in printed
     assert "not of this preparation, though training would read it too" in printed
+
+
+def test_in_a_terminal_a_bar_moves_and_counts(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(prepare, "out", Console(file=shown, force_terminal=True, width=120))
+    with prepare.telling(3) as tell:
+        for _ in range(2):
+            tell(ShardReport(uri="s", skipped=False, num_clips=4, num_rows=7, num_frames=9, failures=()))
+    assert "shards: 14 rows, 0 left out" in shown.getvalue()
+    assert "2/3" in shown.getvalue()
 
 
 @pytest.mark.slow

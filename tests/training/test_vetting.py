@@ -129,6 +129,18 @@ def test_two_faces_are_one_too_many(footage, tools):
     assert len(kept(pieces_of(row, tools))) == 1
 
 
+def test_who_comes_later_does_not_cost_the_piece_before(footage, tools):
+    """Although its boxes depend on pictures that show both."""
+    alone, both = (
+        [np.hstack([picture, other(picture)]) for picture in footage.pictures[:50]]
+        for other in (np.zeros_like, lambda picture: picture[:, ::-1])
+    )
+    row = Talking(id="later", video=str(film(footage.folder / "later.mp4", alone + both)))
+    found = pieces_of(row, tools, one_face=True, piece_seconds=2.0)
+    assert [(piece.start, piece.num_frames) for piece in kept(found)] == [(0, 50)]
+    assert kinds(found) == ["ManyFacesError"]
+
+
 def face(height: float) -> list[float]:
     return [0, 0, height, height]
 
