@@ -67,7 +67,9 @@ def weights_verify(path: Annotated[Path, typer.Argument(help="A safetensors file
 @weights_app.command("export")
 def weights_export(
     source: Annotated[str, typer.Argument(help="A safetensors file of this project; or a training run's folder.")],
-    target: Annotated[str, typer.Argument(help="The checkpoint to write (.pth; .pt for a lip reader); or .safetensors.")],
+    target: Annotated[
+        str, typer.Argument(help="The file to write: .pth, .pt for a lip reader; .safetensors of a run.")
+    ],
     engine: Annotated[str, typer.Option(help="Of a run: `critic`; the network that dubs or reads if left out.")] = "",
     best: Annotated[bool, typer.Option("--best", help="Of a run: its best checkpoint, not its last.")] = False,
     endpoint_url: Annotated[str, typer.Option(help="S3 endpoint of a run, where it is not AWS's.")] = "",

@@ -41,7 +41,13 @@ NARROWER = {  # parts that see less than their layer allows
 }
 
 DOORS = {  # the files through which a heavy library may enter
-    "ray": ["talklip_ray/*/runner.py", "talklip_ray/*/*_runner.py", "talklip_ray/telemetry.py", "talklip_ray/cli.py", "jobs/*"],
+    "ray": [
+        "talklip_ray/*/runner.py",
+        "talklip_ray/*/*_runner.py",
+        "talklip_ray/telemetry.py",
+        "talklip_ray/cli.py",
+        "jobs/*",
+    ],
     "deepspeed": ["talklip_ray/training/engine.py"],
     "av": ["talklip_ray/media/*"],
     "boto3": ["talklip_ray/storage/*"],

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pyarrow import fs
 
 from talklip_ray.config import StorageConfig
-from talklip_ray.storage.address import scheme
+from talklip_ray.storage.address import bucket_and_key, local_path, scheme
 
 
 def arrow_filesystem(config: StorageConfig, uri: str) -> tuple[fs.FileSystem, str]:
@@ -18,7 +17,8 @@ def arrow_filesystem(config: StorageConfig, uri: str) -> tuple[fs.FileSystem, st
     usual AWS chain: none travel with it.
     """
     if scheme(uri) != "s3":
-        return fs.LocalFileSystem(), str(Path(uri.removeprefix("file://")).absolute())
+        return fs.LocalFileSystem(), str(local_path(uri).absolute())
+    bucket, key = bucket_and_key(uri, folder=True)
     where: dict[str, Any] = {}
     # pyarrow does not look for an endpoint in the environment by itself
     if endpoint := config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
@@ -26,4 +26,4 @@ def arrow_filesystem(config: StorageConfig, uri: str) -> tuple[fs.FileSystem, st
         where = {"endpoint_override": parts.netloc, "scheme": parts.scheme}
     if region := config.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
         where["region"] = region
-    return fs.S3FileSystem(**where), uri.removeprefix("s3://").rstrip("/")
+    return fs.S3FileSystem(**where), f"{bucket}/{key}".rstrip("/")

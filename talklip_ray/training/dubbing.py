@@ -28,7 +28,6 @@ from talklip_ray.training.sheets import sheet_png
 from talklip_ray.training.step import Cast, step, validate
 from talklip_ray.training.task import Materials
 
-
 _SHEET_CLIPS, _SHEET_FRAMES = 4, 2
 
 

@@ -29,6 +29,7 @@ from ray.train import (
     ScalingConfig,
 )
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
@@ -275,8 +276,11 @@ class _Board:
 
 @contextmanager
 def _told(tell: Callable[[Report], None]) -> Iterator[Any]:
-    """A board whose reports are told, as they come and the last ones at the end."""
-    board = _Board.remote()  # type: ignore[attr-defined]
+    """A board whose reports are told, as they come and the last ones at the end. It lives where this process does:
+    any other node may be lost on the way.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = _Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     ended = threading.Event()
 
     def listen() -> None:

@@ -120,7 +120,7 @@ def objective(
 
 
 def improve_critic(
-    critic: Engine, painted_N3SS: Tensor, real_N3SS: Tensor, learning_rate: float, share: Share = Share()  # noqa: B008
+    critic: Engine, painted_N3SS: Tensor, real_N3SS: Tensor, learning_rate: float, share: Share = Share()
 ) -> Terms:
     """The critic's own update, or a micro-batch's part of it; its losses."""
     real, fake = share.mean * genuine(critic(real_N3SS)), share.mean * forged(critic(painted_N3SS))

@@ -91,7 +91,8 @@ def pieces(video: Path) -> list[Piece]:
     config = PrepareConfig()
     locate = config.locate
     detector = build_detector(locate.detector, None, side=locate.detect_side, min_score=locate.min_score)
-    found = list(prepare(Talking(id="a", video=str(video)), config, open_store(StorageConfig()), Tools(detector=detector)))
+    row, tools = Talking(id="a", video=str(video)), Tools(detector=detector)
+    found = list(prepare(row, config, open_store(StorageConfig()), tools))
     assert all(isinstance(piece, Piece) for piece in found)
     return [piece for piece in found if isinstance(piece, Piece)]
 
