@@ -85,7 +85,7 @@ def weights_export(
     label_embs_concat and _float_tensor. Where a local generator's windows lie is not part of the layout: import one
     trained here with --mel-placement centered.
     """
-    if not source.endswith(".safetensors"):
+    if not (source.endswith(".safetensors") or Path(source).is_file()):
         with exiting():
             store = open_store(StorageConfig(endpoint_url=endpoint_url))
             header = export_run(store, source, target, engine=engine, best=best)

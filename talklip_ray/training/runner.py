@@ -231,8 +231,7 @@ class _Reporter:
         if self.place.rank == 0:
             self.board.put.remote(report)
             publish(report, run=self.job.name, recipe=self.job.config.name)
-        if save is None:
-            ray.train.report(report.metrics)
+        if save is None:  # nothing for Ray Train: its own report would wait for the last checkpoint to be uploaded
             return
         folder = Path(tempfile.mkdtemp(prefix="talklip-"))  # Ray deletes it once it is uploaded
         save(folder)

@@ -55,19 +55,23 @@ TINY = replace(
     optimizer=OptimizerConfig(learning_rate=1e-3),
     engine=EngineConfig(zero_stage=1, batch_norm=Norm.TOGETHER),
     workers=WorkersConfig(count=2, max_failures=1),
-    keep=KeepConfig(checkpoint_every=4, validate_every=8, report_every=1, last=2),
+    keep=KeepConfig(checkpoint_every=3, validate_every=10, report_every=1, last=2),
 )
-LONGER = 4
+LONGER = 3
 
 s3 = pytest.fixture(scope="module")(running_s3)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(s3):
-    """Workers know the S3 server by the environment that Ray was started in."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning")
-    yield
-    ray.shutdown()
+    """Workers know the S3 server by the environment that Ray was started in. Ray Train looks after them more often
+    than every two seconds, so that a checkpoint is on record while a short run still goes on.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="warning", log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +94,7 @@ def by_workers(count: int, steps: int) -> RunSettings:
 def losses(reports: list[Report]) -> dict[int, dict[str, float]]:
     """What each step said, the last time it was done."""
     return {
-        report.step: {
-            name: report.metrics[name] for name in ("l1", "critic", "critic_real", "critic_fake", "generator_grad_norm")
-        }
+        report.step: {name: report.metrics[name] for name in ("l1", "critic", "critic_real", "critic_fake")}
         for report in reports
     }
 
