@@ -298,7 +298,7 @@ def main() -> None:
             if not args.only or name in args.only:
                 config = AdaptConfig(minutes=0.0, steps=args.steps)
                 found[name] = measure(name, video, config, tools, args.sheets)
-    print(save(args.name, {"machine": machine, "steps": args.steps, "clips": found}))
+                print(save(args.name, {"machine": machine, "steps": args.steps, "clips": found}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What kills cost: one training run whose workers are killed again and again, and the same run left alone.
 
-    python -m benchmarks.kills [--kills 20] [--steps 400] [--seed 0] [--name kills]
+    python -m benchmarks.kills [--kills 20] [--steps 130] [--seed 0] [--name kills]
 
 Two workers train a generator of a few thousand parameters against a critic (ZeRO 1, batch normalisation over both,
 batches made by their own threads), with a checkpoint every ``CHECKPOINT_EVERY`` steps. Each kill is a SIGKILL of
@@ -50,8 +50,8 @@ from tests.faults.killing import kill_a_worker, registered
 from tests.training import tiny
 from tests.training.conftest import make_piece
 
-CHECKPOINT_EVERY = 5
-FURTHEST = 15
+CHECKPOINT_EVERY = 3
+FURTHEST = 6
 """Steps that a run comes, at most, before it is hit again."""
 LOSSES = ("l1", "critic", "critic_real", "critic_fake", "generator_grad_norm", "critic_grad_norm")
 
@@ -87,7 +87,7 @@ class Watch:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=130)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="kills")
     args = parser.parse_args(argv)
