@@ -147,9 +147,7 @@ def others(drawn_NK: Tensor, rows_N: Tensor | None = None) -> Tensor:
     return drawn_NK + (drawn_NK >= own_N[:, None])
 
 
-def contrast(
-    anchors_ND: Tensor, expert_ND: Tensor, negatives_NK: Tensor, everyone_MD: Tensor | None = None
-) -> Tensor:
+def contrast(anchors_ND: Tensor, expert_ND: Tensor, negatives_NK: Tensor, everyone_MD: Tensor | None = None) -> Tensor:
     """How hard it is to tell which lips go with what was heard: mean of -log softmax at the true pair.
 
     ``anchors_ND`` are unit rows of the contrastive head, ``expert_ND`` what the expert makes of the same frames.
