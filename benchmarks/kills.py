@@ -8,7 +8,7 @@ either worker, by lot, when the run has come a number of steps, also by lot, fur
 What it costs is the steps that were reported and had to be done again, and the time until the next step was reported.
 
 ``equal``: whether every step's losses and gradient norms, and all final weights, are those of the run left alone, bit
-for bit. Nothing else is: without kills the wall time says nothing, the networks are as small as they can be.
+for bit. The networks are as small as they can be, so the wall time is that of starting workers, hardly of training.
 """
 
 from __future__ import annotations

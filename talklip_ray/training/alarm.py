@@ -18,7 +18,10 @@ _REMEMBERED, _ENOUGH = 400, 50
 
 _SMALL = 0.1
 """Smaller medians count as this much: a critic that is nearly always right may be wrong once."""
-_ADVICE = "the last checkpoint is from before it: look at the rows, lower `optimizer.learning_rate`, and go on from it"
+_ADVICE = (
+    "look at the rows, lower `optimizer.learning_rate`, and go on from the last checkpoint, which is from before it, "
+    "or from an earlier one or the best where that is ruined too"
+)
 
 
 class DivergedError(TalklipError):

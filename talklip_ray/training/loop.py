@@ -98,7 +98,7 @@ def run(worker: Worker, start: Progress) -> Progress:
             alarm.note(progress.step, terms)
             spell.steps, spell.frames = spell.steps + 1, spell.frames + batch.num_frames
             spell.notes += batch.passed_over
-            if _due(config.keep.report_every, progress) or _milestone(config, progress):
+            if progress.step < config.steps and _telling(config, progress):  # the last step is told of at the end
                 progress = replace(progress, terms=alarm.check())
                 notice = not saved and worker.leaving()
                 progress = _tell(worker, progress, spell, rate, notice)
@@ -132,8 +132,9 @@ def _due(every: int, progress: Progress) -> bool:
     return progress.step % every == 0
 
 
-def _milestone(config: RunSettings, progress: Progress) -> bool:
-    return _due(config.keep.validate_every, progress) or _due(config.keep.checkpoint_every, progress)
+def _telling(config: RunSettings, progress: Progress) -> bool:
+    keep = config.keep
+    return any(_due(every, progress) for every in (keep.report_every, keep.validate_every, keep.checkpoint_every))
 
 
 def _share(worker: Worker, progress: Progress) -> float:
@@ -158,10 +159,10 @@ def _tell(worker: Worker, progress: Progress, spell: _Spell, rate: float, notice
     best, sheet = False, b""
     if _due(keep.validate_every, progress):
         progress, best, sheet = _validated(worker, progress)
-    due = (_due(keep.checkpoint_every, progress) or best or notice) and progress.step < worker.config.steps
+    due = _due(keep.checkpoint_every, progress) or best or notice
     if notice:
         spell.notes.append("a machine is about to be taken away: saved at once")
-    _say(worker, progress, speed, rate, spell, sheet, _saver(worker, progress) if due else None, best=best and due)
+    _say(worker, progress, speed, rate, spell, sheet, _saver(worker, progress) if due else None, best=best)
     return progress
 
 

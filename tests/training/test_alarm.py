@@ -60,7 +60,7 @@ def test_nothing_noted_is_nothing_found() -> None:
 
 def test_a_measure_that_is_no_number_says_where() -> None:
     finite({"l1": 0.2}, "validation")
-    with pytest.raises(DivergedError, match="validation: `l1` must be a finite number, found nan; the last checkpoint"):
+    with pytest.raises(DivergedError, match="validation: `l1` must be a finite number, found nan; look at the rows"):
         finite({"l1": float("nan")}, "validation")
 
 

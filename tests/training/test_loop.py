@@ -113,9 +113,9 @@ def product(notebook: Notebook) -> tuple[TalkLip, Header]:
 def test_reports_come_every_step_and_checkpoints_when_due_and_at_the_end(train):
     ended, notebook = train()
     assert ended.step == 4
-    assert [m["step"] for m in notebook.metrics] == [1, 2, 3, 4, 4]
-    assert ["valid_l1" in m for m in notebook.metrics] == [False, True, True, True, True]
-    assert [bool(report.sheet) for report in notebook.reports] == [False, True, False, True, True]
+    assert [m["step"] for m in notebook.metrics] == [1, 2, 3, 4]
+    assert ["valid_l1" in m for m in notebook.metrics] == [False, True, True, True]
+    assert [bool(report.sheet) for report in notebook.reports] == [False, True, False, True]
     assert len(notebook.saved) == 2
     speeds = {"steps_per_s", "frames_per_s", "data_wait", "memory_gib", "learning_rate", "generator_grad_norm"}
     assert all(speeds <= m.keys() and m["frames_per_s"] > 0 for m in notebook.metrics[:4])
@@ -202,10 +202,10 @@ def test_no_checkpoint_holds_what_came_after_the_last_good_step(train):
 def test_the_best_of_a_phase_is_kept_apart(train):
     config = replace(CONFIG, keep=KeepConfig(checkpoint_every=100, validate_every=1, report_every=10))
     _, notebook = train(config)
-    found = [report.metrics["valid_l1"] for report in notebook.reports[:4]]
-    better = [step for step in range(1, 4) if found[step - 1] == min(found[:step])]
-    assert notebook.best[: len(better)] == better
-    assert len(notebook.saved) == len(set(notebook.best) | {4})
+    found = [report.metrics["valid_l1"] for report in notebook.reports]
+    better = [step for step in range(1, 5) if found[step - 1] == min(found[:step])]
+    assert notebook.best == better
+    assert len(notebook.saved) == len({*better, 4})
 
 
 def test_a_notice_saves_at_once_and_only_once(held, tmp_path):
@@ -217,7 +217,7 @@ def test_a_notice_saves_at_once_and_only_once(held, tmp_path):
         config=config, task=task, feed=feed, device=CPU, place=Place(), report=notebook, data="", leaving=lambda: True
     )
     run(worker, Progress())
-    assert [bool(report.notes) for report in notebook.reports] == [True, False, False, False, False]
+    assert [bool(report.notes) for report in notebook.reports] == [True, False, False, False]
     assert len(notebook.saved) == 2
 
 
