@@ -25,6 +25,7 @@ Both adaptations of a clip get ``--steps`` updates of eight frames; 250 take a c
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from benchmarks.machine import describe, save
+from benchmarks.machine import RESULTS, describe, save
 from talklip_ray.config import AdaptConfig, LocateConfig
 from talklip_ray.evaluation.mouth import MouthMeter, correlation
 from talklip_ray.faces.compose import blend
@@ -286,19 +287,22 @@ def main() -> None:
     parser.add_argument(
         "--sheets", type=Path, help="folder for contact sheets; frames of others' footage: keep private"
     )
+    parser.add_argument("--resume", action="store_true", help="keep the clips that the results have already")
     parser.add_argument("--name", default="adapt")
     args = parser.parse_args()
     machine = describe()
     tools = Tools(store=open_store(), detector=detector_of(LocateConfig(), None), meter=MouthMeter())
-    found: dict[str, Any] = {}
+    before = RESULTS / f"{args.name}.json"
+    known = json.loads(before.read_text()) if args.resume and before.exists() else {}
+    found: dict[str, Any] = known.get("clips", {}) if known.get("steps") == args.steps else {}
     with tempfile.TemporaryDirectory() as folder:
         clips = {SYNTHETIC: synthetic(Path(folder))}
         clips |= {name: str(args.media / f"{name}.mp4") for name in REAL if (args.media / f"{name}.mp4").exists()}
         for name, video in clips.items():
-            if not args.only or name in args.only:
+            if name not in found and (not args.only or name in args.only):
                 config = AdaptConfig(minutes=0.0, steps=args.steps)
                 found[name] = measure(name, video, config, tools, args.sheets)
-                print(save(args.name, {"machine": machine, "steps": args.steps, "clips": found}))
+                print(save(args.name, {"machine": machine, "steps": args.steps, "clips": found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def improve_critic(
     critic: Engine, painted_N3SS: Tensor, real_N3SS: Tensor, learning_rate: float, share: Share = Share()
 ) -> Terms:
     """The critic's own update, or a micro-batch's part of it; its losses."""
-    real, fake = share.mean * genuine(critic(real_N3SS)), share.mean * forged(critic(painted_N3SS))
+    real, fake = share.mean * genuine(critic(real_N3SS)), share.mean * forged(critic(painted_N3SS.detach()))
     critic.backward(real + fake)
     critic.step(learning_rate)
     return Terms(critic_real=real.detach(), critic_fake=fake.detach())

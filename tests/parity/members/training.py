@@ -198,7 +198,7 @@ def watched_step(cast: Cast, batch: Batch) -> tuple[Figures, Members]:
     weights = WatchedWeights(lip=RELEASED.lip, critic=RELEASED.critic, contrast=RELEASED.contrast, generator=generator)
     terms = step(cast, [batch], weights, RATE, released_discriminator_leak=True)
     patches_N3SS = generator.gave.patches_N3SS
-    improve_critic(alone, patches_N3SS, batch.targets_N3SS, terms, RATE)
+    improve_critic(alone, patches_N3SS, batch.targets_N3SS, RATE)
     figures = step_figures(cast, terms) | {"disc_grad_norm_without_leak": alone.stepped_by[0][""]}
     figures |= {f"grad_norm_wrt_generated.{name}": float(asked.norm()) for name, asked in weights.asked.items()}
     seen = {f"grad_generated_{name}": asked[:4] for name, asked in weights.asked.items()}
