@@ -5,7 +5,7 @@ Shapes: T frames of the span, S crop side, C = 3 (RGB). Boxes are (x0, y0, x1, y
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from talklip_ray.config import LocateConfig
 from talklip_ray.faces.detect import Detector
-from talklip_ray.faces.track import SpanTracker
+from talklip_ray.faces.track import Located, SpanTracker
 from talklip_ray.media.picture import Picture
 from talklip_ray.records import Verdict
 
@@ -38,14 +38,36 @@ def cut_crops(
     num_frames: int,
     display_size: tuple[int, int],
 ) -> Crops:
-    """Faces of frames [start, stop) of a title of ``num_frames``. ``pictures``: of the frames ``track.needed``.
-
-    Holds as many pictures as a frame's box depends on, however long the span.
-    """
+    """Faces of frames [start, stop) of a title of ``num_frames``. ``pictures``: of the frames ``track.needed``."""
     side = config.crop_side
     boxes_T4 = np.zeros((stop - start, 4), np.int32)
     verdicts_T = np.full(stop - start, Verdict.NO_FACE, np.uint8)
     crops_TSSC = np.zeros((stop - start, side, side, 3), np.uint8)
+    found = located(
+        config, detector, pictures, start=start, stop=stop, num_frames=num_frames, display_size=display_size
+    )
+    for whole, face in found:
+        at = face.frame - start
+        boxes_T4[at], verdicts_T[at] = face.box_4, face.verdict
+        if face.verdict == Verdict.FACE:
+            crops_TSSC[at] = shrink(whole.crop(face.box_4.tolist()), side)
+    return Crops(boxes_T4=boxes_T4, verdicts_T=verdicts_T, crops_TSSC=crops_TSSC)
+
+
+def located(
+    config: LocateConfig,
+    detector: Detector,
+    pictures: Iterable[Picture],
+    *,
+    start: int,
+    stop: int,
+    num_frames: int,
+    display_size: tuple[int, int],
+) -> Iterator[tuple[Picture, Located]]:
+    """Frames [start, stop) of a title and where the face is in each, in order. ``pictures`` as ``cut_crops``.
+
+    Holds as many pictures as a frame's box depends on, however long the span.
+    """
     tracker = SpanTracker(config, detector, start=start, stop=stop, num_frames=num_frames, display_size=display_size)
     held: dict[int, Picture] = {}
     for picture in pictures:
@@ -53,11 +75,7 @@ def cut_crops(
             held[picture.index] = picture
         tracker.see(picture.index, picture.thumbnail(config.detect_side))
         for found in tracker.ready():
-            at, whole = found.frame - start, held.pop(found.frame)
-            boxes_T4[at], verdicts_T[at] = found.box_4, found.verdict
-            if found.verdict == Verdict.FACE:
-                crops_TSSC[at] = shrink(whole.crop(found.box_4.tolist()), side)
-    return Crops(boxes_T4=boxes_T4, verdicts_T=verdicts_T, crops_TSSC=crops_TSSC)
+            yield held.pop(found.frame), found
 
 
 def shrink(crop_hwC: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

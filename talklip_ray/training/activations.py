@@ -230,8 +230,6 @@ def _syncing(config: SyncTrainConfig, shown: Shown, cast: Players) -> list[Pass]
 
 def _painter(config: TrainConfig) -> TalkLip:
     network = config.network.build()
-    if config.engine.checkpoint_activations:
-        recompute(network)
     if adopts(config):
         network.global_listener.requires_grad_(False)
         for block in network.global_listener.blocks[max(0, config.network.listener.layers - config.listener_layers) :]:
@@ -242,6 +240,8 @@ def _painter(config: TrainConfig) -> TalkLip:
 def _make_ready(network: nn.Module, config: RunSettings) -> None:
     """In training, with the gradients there already: they are no activations."""
     network.train()
+    if config.engine.checkpoint_activations:
+        recompute(network)
     for parameter in network.parameters():
         parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
     for module in network.modules():

@@ -189,7 +189,7 @@ class EngineConfig:
     """Parts a worker's share of a batch is shown in, one after another, for less memory; the update is one."""
     batch_norm: Norm = Norm.WORKER
     checkpoint_activations: bool = False
-    """Compute the expert's and the listener's inner values again on the way back instead of keeping them."""
+    """Compute inner values of what is trained, and of the expert, again on the way back instead of keeping them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

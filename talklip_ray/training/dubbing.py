@@ -40,8 +40,6 @@ class Dubbing:
         expert, self.tokenizer = load_expert(config, materials.expert)
         torch.manual_seed(config.seed)
         network = config.network.build()
-        if config.engine.checkpoint_activations:
-            recompute(network)
         _take_listener(network, expert, config.listener_layers)
         if materials.start is not None:
             network.load_state_dict(load_network(materials.start)[0].state_dict())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from talklip_ray.training.collective import synchronised
 from talklip_ray.training.config import EngineConfig, EngineKind, Norm, OptimizerConfig, Precision
 from talklip_ray.training.engine_state import Adam, Kept, ShardedAdam, TorchAdam, fits, keep, restore
+from talklip_ray.training.recompute import recompute
 
 
 class Engine(Protocol):
@@ -55,6 +56,8 @@ def build_engine(
     micro_batch: int = 1,
 ) -> Engine:
     """The engine ``config`` asks for. ``micro_batch``: clips a micro-batch shows this process."""
+    if config.checkpoint_activations:
+        recompute(network)
     if config.batch_norm == Norm.TOGETHER:
         network = synchronised(network, device)
     network = network.to(device)

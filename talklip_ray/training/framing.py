@@ -15,11 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from talklip_ray.config import LocateConfig
 from talklip_ray.errors import MediaError
-from talklip_ray.faces.detect import Detector
 from talklip_ray.faces.surround import surround, window
-from talklip_ray.faces.track import SMALLEST, Located, SpanTracker
+from talklip_ray.faces.track import SMALLEST, Located
 from talklip_ray.media.picture import Picture
 from talklip_ray.records import Verdict
 from talklip_ray.training.config import Framing
@@ -47,32 +45,10 @@ def around(picture: Picture, box_4: NDArray[np.int32]) -> NDArray[np.uint8]:
     return surround(picture.crop(part), inside, face=FACE_SIDE, side=FRAME_SIDE)
 
 
-def located(
-    config: LocateConfig,
-    detector: Detector,
-    pictures: Iterable[Picture],
-    *,
-    start: int,
-    stop: int,
-    num_frames: int,
-    display_size: tuple[int, int],
-) -> Iterator[tuple[Picture, Located]]:
-    """Frames [start, stop) of a title and where the face is in each, as dubbing finds it.
-
-    ``pictures``: of the frames ``track.needed``. Holds as many as a frame's box depends on.
-    """
-    tracker = SpanTracker(config, detector, start=start, stop=stop, num_frames=num_frames, display_size=display_size)
-    held: dict[int, Picture] = {}
-    for picture in pictures:
-        if start <= picture.index < stop:
-            held[picture.index] = picture
-        tracker.see(picture.index, picture.thumbnail(config.detect_side))
-        for found in tracker.ready():
-            yield held.pop(found.frame), found
-
-
 def given(boxes_N4: NDArray[np.int32], pictures: Iterable[Picture]) -> Iterator[tuple[Picture, Located]]:
-    """The same from boxes known for every frame of the title; what of a box lies outside the picture is cut off."""
+    """What ``located`` finds, from boxes known for every frame of the title; what of a box lies outside the picture is
+    cut off.
+    """
     for picture in pictures:
         width, height = picture.size
         box_4 = np.clip(boxes_N4[picture.index], 0, [width, height, width, height]).astype(np.int32)

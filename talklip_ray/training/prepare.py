@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from talklip_ray.faces.crops import located
 from talklip_ray.faces.detect import Detector, Faces
 from talklip_ray.faces.track import needed
 from talklip_ray.media.audio import SPEECH_RATE, AudioInfo, probe_audio, read_speech
@@ -24,7 +25,7 @@ from talklip_ray.records import Verdict
 from talklip_ray.storage.store import Store
 from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.cutting import Ticks, shot_cuts, spans, ticks
-from talklip_ray.training.framing import Framed, framed, given, located
+from talklip_ray.training.framing import Framed, framed, given
 from talklip_ray.training.lrs2 import read_boxes, read_text
 from talklip_ray.training.shards import FULL_SCALE, MOST_FRAMES, SOUND_MARGIN, Piece
 from talklip_ray.training.talking import Talking

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from talklip_ray.config import LocateConfig
-from talklip_ray.faces.crops import cut_crops
+from talklip_ray.faces.crops import cut_crops, located
 from talklip_ray.faces.detect import build_detector
 from talklip_ray.media.facevideo import decode, encode
 from talklip_ray.media.video import Picture, probe_video, read_pictures
 from talklip_ray.records import Verdict
-from talklip_ray.training.framing import around, framed, given, located
+from talklip_ray.training.framing import around, framed, given
 from tests.training.films import drifting, film
 
 COUNT = 30

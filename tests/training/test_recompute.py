@@ -6,15 +6,16 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from talklip_ray.models.lip_reader import LipReader
-from talklip_ray.models.talklip import TalkLip
+from talklip_ray.models.lip_reader import EOS, LipReader
+from talklip_ray.training.config import EngineConfig, EngineKind, OptimizerConfig
+from talklip_ray.training.engine import build_engine
 from talklip_ray.training.recompute import recompute
 from tests.training import tiny
 
 
-def kept_bytes(network: TalkLip, *inputs: Tensor) -> int:
+def kept_bytes(network: nn.Module, *inputs: Tensor) -> int:
     """What a forward pass leaves for the way back, beside parameters."""
     own = {p.data_ptr() for p in network.parameters()}
     seen: dict[int, int] = {}
@@ -67,3 +68,14 @@ def test_an_expert_passes_the_same_gradient() -> None:
         found.append(shown.grad)
     assert torch.equal(found[0], found[1])
     assert found[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_setting_reaches_whatever_an_engine_trains(asked) -> None:
+    """A lip reader too, and nothing where it is not asked for."""
+    torch.manual_seed(0)
+    config = EngineConfig(kind=EngineKind.PLAIN, checkpoint_activations=asked)
+    inputs = torch.rand(2, 1, 6, 88, 88), torch.full((2, 3), EOS)
+    plain = kept_bytes(tiny.reader().build().train(), *inputs)
+    engine = build_engine(tiny.reader().build().train(), config, OptimizerConfig(), torch.device("cpu"))
+    assert (kept_bytes(engine.network, *inputs) < 0.7 * plain) is asked
