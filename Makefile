@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup test check bench demo starter train-smoke parity clean
+.PHONY: help setup test check bench demo starter synthesize train-smoke parity clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -35,6 +35,9 @@ demo: setup ## dub a small synthetic catalog through S3; VIDEO=… AUDIO=… dub
 
 starter: setup ## train the weights that the package ships
 	python -m jobs.starter $(ARGS)
+
+synthesize: setup ## talking people who do not exist, to train on: OUT=… HOURS=N SEED=N
+	python -m jobs.synthesize "$(or $(OUT),build/people)" --hours $(or $(HOURS),0.1) --seed $(or $(SEED),0) $(ARGS)
 
 train-smoke: setup ## prepare, train through every phase, be killed and go on: in minutes
 	python -m jobs.train_smoke $(ARGS)

@@ -43,6 +43,7 @@ import pathlib, sys, sysconfig
 sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())
 PY
   shared_library "$python" libespeak-ng.so.1 || echo libespeak-ng1
+  shared_library "$python" libflite.so.1 || echo flite
   shared_library "$python" libGL.so.1 || echo libgl1
   shared_library "$python" libgthread-2.0.so.0 || echo libglib2.0-0
 }
@@ -96,7 +97,7 @@ Install it, or name one: PYTHON=/path/to/python3.11 make setup"
   say "installing Python packages into $VENV (minutes the first time; watch $LOG)"
   logged "${pip[@]}" --upgrade pip setuptools wheel
   # deepspeed comes as source; without this its build environment would take whatever setuptools is newest that day.
-  logged "${pip[@]}" --build-constraint constraints.txt --editable '.[dev]'
+  logged "${pip[@]}" --build-constraint constraints.txt --editable '.[dev,synthetic]'
   logged "${pip[@]}" --no-deps "${WITHOUT_DEPENDENCIES[@]}"
   echo "$digest" >"$STAMP"
   say "done"

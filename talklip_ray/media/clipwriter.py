@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from talklip_ray.errors import MediaError
 from talklip_ray.media.container import written
 
+_REPEATABLE = {"x264-params": "mbtree=0:threads=1"}
+"""mbtree=0: see facevideo.py."""
+
 
 def write_video(
     path: Path,
@@ -23,16 +26,20 @@ def write_video(
     sound: tuple[NDArray[np.float32], int] | None = None,
     crf: int = 18,
     preset: str = "veryfast",
+    repeatable: bool = False,
 ) -> int:
     """H.264 with AAC in mp4 from RGB frames [H,W,3] of ``size`` (even width and height); returns how many.
 
-    ``sound`` is mono samples from -1 to 1 and their rate. BT.709 colours, said so in the file.
+    ``sound`` is mono samples from -1 to 1 and their rate. BT.709 colours, said so in the file. ``repeatable``: the same
+    bytes on machines with any number of cores.
     """
     if size[0] % 2 or size[1] % 2:
         raise MediaError(str(path), f"width and height must be even for 4:2:0, found {size[0]}x{size[1]}")
     count = 0
     with written(path), av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        video = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
+        options = {"crf": str(crf), "preset": preset} | (_REPEATABLE if repeatable else {})
+        video = container.add_stream("libx264", rate=rate, options=options)
+        video.codec_context.thread_count = 1 if repeatable else 0
         video.width, video.height, video.pix_fmt = size[0], size[1], "yuv420p"
         video.codec_context.time_base = 1 / rate
         video.codec_context.colorspace = video.codec_context.color_primaries = video.codec_context.color_trc = 1

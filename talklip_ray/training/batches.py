@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from talklip_ray.training.config import DataConfig, RunSettings, TrainConfig
 from talklip_ray.training.reading import Rows, Sample, take
 from talklip_ray.training.spoken import Spoken, spoken
 from talklip_ray.training.windows import Draw, Place, Window, choose_windows, draws
+
+_LEVELS = np.arange(256, dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,11 +198,10 @@ def _windows(sample: Sample, draw: Draw, data: DataConfig) -> tuple[Sample, list
 
 
 def _seen(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
-    if window.flip:
-        crops_TSSC = crops_TSSC[:, :, ::-1]
     if window.gain != 1.0:
-        crops_TSSC = np.clip(crops_TSSC * np.float32(window.gain) + np.float32(0.5), 0, 255).astype(np.uint8)
-    return crops_TSSC
+        brighter = np.clip(_LEVELS * np.float32(window.gain) + np.float32(0.5), 0, 255).astype(np.uint8)
+        crops_TSSC = cv2.LUT(crops_TSSC.reshape(-1), brighter).reshape(crops_TSSC.shape)
+    return crops_TSSC[:, :, ::-1] if window.flip else crops_TSSC
 
 
 def _steps(sample: Sample, windows: list[Window], network: NetworkConfig) -> np.ndarray:

@@ -110,9 +110,33 @@ def _on(config: TrainConfig, name: str, *, count: int, gpu_gib: float, stage: in
 
 
 def starter() -> TrainConfig:
-    """The weights that come with the package: the small variant l, for two CPU cores. L1 alone."""
-    return TrainConfig(
+    """The weights that come with the package: variant l at under 15 MB, for one GPU, from hours of people who do not
+    exist (jobs/synthesize.py). L1 alone.
+    """
+    network = replace(
+        small("l"),
+        encoder_widths=(16, 32, 48, 64, 96, 128, 160),
+        decoder_widths=(160, 160, 144, 96, 64, 48, 32),
+        output_width=16,
+        embedding=160,
+        local_widths=(16, 32, 64, 96, 160),
+    )
+    return replace(
+        portrait(),
         name="starter",
+        network=network,
+        steps=16_000,
+        data=DataConfig(clips=64, windows=4, window=1, flip=0.5, brightness=0.1, hold_out=0.01),
+        engine=EngineConfig(channels_last=True, precision=Precision.BF16),
+        workers=WorkersConfig(cpus=8, gpus=1, gpu_gib=22.0),
+        keep=KeepConfig(checkpoint_every=2000, validate_every=2000, report_every=200),
+    )
+
+
+def portrait() -> TrainConfig:
+    """The small variant l on one face (synthetic/catalog.py), for two CPU cores. L1 alone."""
+    return TrainConfig(
+        name="portrait",
         network=small("l"),
         steps=3600,
         curriculum=CurriculumConfig(phases=(Phase.RECONSTRUCT,)),
@@ -127,7 +151,7 @@ def starter() -> TrainConfig:
 def smoke() -> TrainConfig:
     """A minute on two cores: shows that everything is wired, learns little."""
     return replace(
-        starter(),
+        portrait(),
         name="smoke",
         steps=20,
         data=DataConfig(clips=4, windows=2),
@@ -143,7 +167,7 @@ def small_gc() -> TrainConfig:
     """
     network = small("gc")
     return replace(
-        starter(),
+        portrait(),
         name="small_gc",
         network=replace(network, listener=small_reader(64).listener),
         critic=small_critic(),
@@ -208,6 +232,62 @@ def lip_reader_small() -> ReaderTrainConfig:
     )
 
 
+def people_reader() -> ReaderTrainConfig:
+    """The reader that comes with the package: 3 million parameters, one GPU, commands (synthetic/commands.py) said by
+    people who do not exist.
+    """
+    base = lip_reader_small()
+    network = replace(
+        small_reader(64),
+        listener=replace(small_reader(64).listener, width=192, hidden=768, heads=4, layers=3),
+        trunk_widths=(16, 16, 32, 64, 96),
+        decoder_hidden=768,
+    )
+    return replace(
+        base,
+        name="people_reader",
+        network=network,
+        steps=20_000,
+        data=replace(base.data, clips=32, pool=8, hold_out=0.01),
+        engine=EngineConfig(precision=Precision.BF16),
+        workers=WorkersConfig(cpus=8, gpus=1, gpu_gib=22.0),
+        keep=KeepConfig(checkpoint_every=2000, validate_every=2000, report_every=200),
+    )
+
+
+def people_gc() -> TrainConfig:
+    """All of TalkLip in small on people who do not exist. Needs `--set expert=` a reader of `people_reader`."""
+    base, reader = small_gc(), people_reader().network
+    return replace(
+        base,
+        name="people_gc",
+        network=replace(base.network, listener=reader.listener, contrast_width=reader.listener.width),
+        steps=6000,
+        curriculum=CurriculumConfig(most_steps=2000),
+        data=DataConfig(clips=16, windows=4, window=2, hold_out=0.01),
+        engine=EngineConfig(channels_last=True, precision=Precision.BF16),
+        workers=WorkersConfig(cpus=8, gpus=1, gpu_gib=22.0),
+        keep=KeepConfig(checkpoint_every=2000, validate_every=2000, report_every=200),
+    )
+
+
+def people_syncnet() -> SyncTrainConfig:
+    """The SyncNet that comes with the package, from people who do not exist, for one GPU."""
+    base = syncnet_small()
+    return replace(
+        base,
+        name="people_syncnet",
+        network=SyncNetConfig(
+            audio_widths=(32, 64, 96, 96, 96, 192), lip_widths=(24, 48, 64, 64, 64, 192), hidden=256, embedding=256
+        ),
+        steps=12_000,
+        data=DataConfig(clips=32, windows=4, hold_out=0.01),
+        engine=EngineConfig(channels_last=True, precision=Precision.BF16),
+        workers=WorkersConfig(cpus=8, gpus=1, gpu_gib=22.0),
+        keep=KeepConfig(checkpoint_every=2000, validate_every=2000, report_every=200),
+    )
+
+
 def syncnet() -> SyncTrainConfig:
     """SyncNet at the released sizes."""
     return SyncTrainConfig(
@@ -236,6 +316,7 @@ RECIPES: dict[str, Callable[[], RunSettings]] = {
     made.__name__: made
     for made in (
         starter,
+        portrait,
         smoke,
         small_gc,
         smoke_gc,
@@ -250,6 +331,9 @@ RECIPES: dict[str, Callable[[], RunSettings]] = {
         talklip_gc_8xt4_zero3,
         lip_reader,
         lip_reader_small,
+        people_reader,
+        people_gc,
+        people_syncnet,
         syncnet,
         syncnet_small,
     )
