@@ -1,48 +1,96 @@
-"""Make the weights that come with the package, from nothing: synthetic portraits, shards, training.
+"""Make the weights that come with the package, from nothing: people who do not exist, what they say, training.
 
-    python -m jobs.starter [--work DIR] [--out FILE] [--clips N] [--seed N] [--minutes N] [--set KEY=VALUE]
+    python -m jobs.starter [--work DIR] [--out FILE] [--hours H] [--lessons N] [--seed N] [--minutes N] [--set K=V]
 
-What is there already in --work is used again: clips, shards, and the checkpoints of an interrupted training.
+Three steps. The listener first hears speech alone and learns what a mouth does (training/hearing.py); shards are made
+(jobs/synthesize.py); then recipe `starter` trains the whole network on them, beginning with that listener. What is
+there already in --work is used again: the listener, shards, and the checkpoints of an interrupted training.
 Exit codes as those of jobs/train.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jobs import prepare, train
-from talklip_ray.errors import TalklipError
-from talklip_ray.models.checkpoints import load_network, save_network
-from talklip_ray.synthetic.catalog import make_talking
+import numpy as np
+import torch
 
-LICENCE = "Apache-2.0. Made from a public-domain photograph (NASA) and synthetic speech. A demonstration: one face."
+from jobs import synthesize, train
+from talklip_ray.errors import TalklipError
+from talklip_ray.media.features import STEPS_PER_SECOND, Voice, features, num_steps, samples_for
+from talklip_ray.models.checkpoints import load_network, save_network
+from talklip_ray.models.headers import Header
+from talklip_ray.models.talklip import NetworkConfig
+from talklip_ray.synthetic.people import lessons as spoken
+from talklip_ray.terminal import assignment
+from talklip_ray.training.config import TrainConfig, override
+from talklip_ray.training.hearing import Lesson, Pupil, teach
+from talklip_ray.training.recipes import recipe
+
+LICENCE = "Apache-2.0. Made from people who do not exist (CC0 shapes) and synthetic speech: docs/synthetic.md."
 SOURCE = "jobs/starter.py"
 OUT = Path("talklip_ray/weights/starter.safetensors")
+LESSONS, LESSON_STEPS = 6000, 4000
+SIDE = 192
+"""Pixels of a clip: its face is about as large as what the network sees of it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
-        manifest = clips(args.work / f"clips-{args.clips}-{args.seed}", args.clips, args.seed)
+        config = override(recipe("starter"), dict(args.set))
+        assert isinstance(config, TrainConfig)
+        start = args.work / f"listener-{args.lessons}-{args.seed}.safetensors"
+        if not start.exists():
+            args.work.mkdir(parents=True, exist_ok=True)
+            begin(config.network, args.lessons, args.lesson_steps, args.seed, start)
     except TalklipError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    shards = args.work / f"shards-{args.clips}-{args.seed}"
-    if (code := prepare.main([str(manifest), "--out", str(shards)])) not in (0, 3):
+    shards = args.work / f"shards-{args.seed}"
+    made = ["--hours", str(args.hours), "--seed", str(args.seed), "--side", str(SIDE), "--clips-per-task", "6"]
+    if (code := synthesize.main([str(shards), "--shards", *made])) not in (0, 3):
         return code
-    settings = [part for setting in args.set for part in ("--set", setting)]
+    settings = [part for key, value in args.set for part in ("--set", f"{key}={value}")]
     folders = ["--data", str(shards), "--out", str(args.out), "--run", str(args.work / "runs")]
-    code = train.main(["--recipe", "starter", *folders, "--minutes", str(args.minutes), *settings])
+    settings += ["--set", f"start={start}", "--minutes", str(args.minutes)]
+    code = train.main(["--recipe", "starter", *folders, *settings])
     if code == 0:
-        data = f"{args.clips} synthetic portraits (jobs/starter.py --clips {args.clips} --seed {args.seed})"
+        data = f"{args.hours:g} h of people who do not exist (jobs/synthesize.py --seed {args.seed})"
         sign(args.out.with_name("MODEL_CARD.md"), label(args.out, data))
     return code
+
+
+def begin(network: NetworkConfig, count: int, steps: int, seed: int, out: Path, device: str = "cpu") -> Pupil:
+    """Weights to start from: a network that knows nothing but what a mouth does to a sound. Returns the listener."""
+    torch.manual_seed(seed)
+    begun = network.build().to(device)
+    known = list(heard(spoken.lessons(count, seed)))
+    print(f"{sum(len(one.rows_AF) for one in known) / 288_000:.2f} h of speech", flush=True)
+
+    def tell(step: int, loss: float) -> None:
+        if step % 100 == 99:
+            print(f"listener: step {step + 1} of {steps}, loss {loss:.3f}", flush=True)
+
+    pupil = teach(begun.local_listener, network.embedding, known, steps=steps, seed=seed, tell=tell)
+    save_network(out, begun.cpu(), Header(licence=LICENCE, source=SOURCE, notes={"lessons": count, "steps": steps}))
+    return pupil
+
+
+def heard(lessons: Iterable[spoken.Lesson]) -> Iterable[Lesson]:
+    """Lessons as a local listener takes them: log-mel rows."""
+    for lesson in lessons:
+        count = num_steps(Voice.LOCAL, len(lesson.samples))
+        begin, end = samples_for(Voice.LOCAL, 0, count)
+        held = lesson.samples[:end]
+        sound = np.pad(held, (-begin, end - len(held)))
+        rows_AF = features(Voice.LOCAL, sound, 0, count).astype(np.float32)
+        yield Lesson(rows_AF=rows_AF, mouths_AK=lesson.mouths(np.arange(count) / STEPS_PER_SECOND[Voice.LOCAL]))
 
 
 def label(path: Path, data: str) -> str:
@@ -58,23 +106,16 @@ def sign(card: Path, digest: str) -> None:
         card.write_text(re.sub(r"(SHA-256 of the tensors: `)\w*", rf"\g<1>{digest[:16]}", card.read_text()))
 
 
-def clips(folder: Path, count: int, seed: int) -> Path:
-    """The manifest of the clips, which are made unless they are all there."""
-    done = folder / "done.json"
-    if not done.exists():
-        manifest = make_talking(folder, count, seed)
-        done.write_text(json.dumps({"manifest": manifest.name}))
-    return folder / str(json.loads(done.read_text())["manifest"])
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the weights that come with the package.")
-    parser.add_argument("--work", type=Path, default=Path("build/starter"), help="folder for clips and shards")
+    parser.add_argument("--work", type=Path, default=Path("build/starter"), help="folder for listener and shards")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--clips", type=int, default=150)
+    parser.add_argument("--hours", type=float, default=4.0, help="of people to train on")
+    parser.add_argument("--lessons", type=int, default=LESSONS, help="lines that the listener hears first")
+    parser.add_argument("--lesson-steps", type=int, default=LESSON_STEPS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as jobs/train.py")
+    parser.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE")
     return parser.parse_args(argv)
 
 

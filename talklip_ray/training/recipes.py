@@ -27,7 +27,7 @@ from talklip_ray.training.config import (
     WorkersConfig,
 )
 from talklip_ray.training.curriculum import CurriculumConfig, Phase
-from talklip_ray.training.losses import RELEASED
+from talklip_ray.training.losses import RELEASED, LossWeights
 
 _LOCAL_PHASES = CurriculumConfig(phases=(Phase.RECONSTRUCT, Phase.READ_LIPS))
 """A local listener learns from the first step, so there is none to let go of."""
@@ -111,7 +111,8 @@ def _on(config: TrainConfig, name: str, *, count: int, gpu_gib: float, stage: in
 
 def starter() -> TrainConfig:
     """The weights that come with the package: variant l at under 15 MB, for one GPU, from hours of people who do not
-    exist (jobs/synthesize.py). L1 alone.
+    exist (jobs/synthesize.py). L1 alone, of which the mouth is shown most; jobs/starter.py gives it a listener that has
+    heard them already.
     """
     network = replace(
         small("l"),
@@ -125,6 +126,7 @@ def starter() -> TrainConfig:
         portrait(),
         name="starter",
         network=network,
+        losses=LossWeights(mouth=1.0),
         steps=16_000,
         data=DataConfig(clips=64, windows=4, window=1, flip=0.5, brightness=0.1, hold_out=0.01),
         engine=EngineConfig(channels_last=True, precision=Precision.BF16),

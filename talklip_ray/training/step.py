@@ -20,6 +20,7 @@ from talklip_ray.training.engine import Engine
 from talklip_ray.training.losses import (
     LossWeights,
     Terms,
+    at_the_mouth,
     contrast,
     forged,
     genuine,
@@ -105,6 +106,9 @@ def objective(
     """The patches and the generator's terms, differentiable."""
     patches_N3SS, anchors_ND = cast.generator(*batch.inputs())
     terms = Terms(l1=share.mean * reconstruction(patches_N3SS, batch.targets_N3SS))
+    if weights.mouth:
+        own = reconstruction(at_the_mouth(patches_N3SS), at_the_mouth(batch.targets_N3SS))
+        terms = replace(terms, mouth=share.mean * own)
     with cast.generator.autocast():
         if cast.critic is not None and weights.critic:
             with _still(cast.critic.network, still=not critic_learns):

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from talklip_ray.errors import ConfigError
 from talklip_ray.models.lip_reader import PAD
 from talklip_ray.training.losses import (
     RELEASED,
     TEMPERATURE,
     LossWeights,
     Terms,
+    at_the_mouth,
     contrast,
     forged,
     genuine,
@@ -198,3 +200,16 @@ def test_terms_tell_what_was_computed_and_hold_on_to_no_graph() -> None:
     asked = Terms(l1=torch.tensor(0.5, requires_grad=True), critic_fake=torch.tensor(2.0))
     assert asked.floats() == {"l1": 0.5, "critic_fake": 2.0}
     assert not asked.tensors()["l1"].requires_grad
+
+
+def test_the_mouth_is_below_the_middle_and_keeps_off_the_sides() -> None:
+    rows_SS = torch.arange(96.0).expand(96, 96)
+    across, down = at_the_mouth(rows_SS[None, None]), at_the_mouth(rows_SS.T[None, None])
+    assert (float(across.min()), float(across.max())) == (19, 76)
+    assert (float(down.min()), float(down.max())) == (54, 91)
+
+
+def test_the_mouth_counts_on_top_of_everything_else() -> None:
+    assert float(LossWeights(mouth=2.0).total(terms(l1=1.0, mouth=0.5))) == pytest.approx(2.0)
+    with pytest.raises(ConfigError, match=r"losses\.mouth"):
+        LossWeights(mouth=-1.0).check("here")

@@ -215,3 +215,15 @@ def test_a_critic_that_is_not_asked_or_not_there_says_nothing_and_stays_as_it_is
     asked = cast if critic else Cast(generator=cast.generator)
     assert list(step(asked, [batch_for()], LossWeights(critic=weight), 1e-3).floats()) == ["l1"]
     assert all(torch.equal(a, b) for a, b in zip(before, cast.critic.network.parameters(), strict=True))
+
+
+def test_the_mouth_is_reported_and_pulls_only_where_it_is(batch_for):
+    engine, batch = plain(), batch_for()
+    patches_N3SS, terms = objective(Cast(generator=engine), batch, LossWeights(mouth=2.0))
+    patches_N3SS.retain_grad()
+    assert terms.mouth is not None
+    terms.mouth.backward()
+    pull_SS = patches_N3SS.grad.abs().sum(dim=(0, 1))
+    assert float(pull_SS[60:80, 30:60].min()) > 0
+    assert float(pull_SS[:50].max()) == float(pull_SS[:, :15].max()) == 0
+    assert "mouth" not in step(Cast(generator=engine), [batch], LossWeights(), 1e-3).floats()

@@ -59,17 +59,17 @@ class Room:
 
 
 def draw_room(chance: np.random.Generator) -> Room:
-    """A room, from a studio to a noisy hall with a telephone in it."""
-    microphone = list(MICROPHONES)[int(chance.choice(4, p=[0.35, 0.3, 0.2, 0.15]))]
+    """A room: mostly where dubs are recorded, now and then a noisy one with a telephone in it."""
+    microphone = list(MICROPHONES)[int(chance.choice(4, p=[0.5, 0.3, 0.15, 0.05]))]
     (low_from, low_to), (high_from, high_to) = MICROPHONES[microphone]
     return Room(
-        reverberation=float(chance.uniform(0.1, 0.8)),
-        echo=float(chance.uniform(-25, 0)),
+        reverberation=float(chance.uniform(0.1, 0.6)),
+        echo=float(chance.uniform(-30, -6)),
         microphone=microphone,
         low=float(chance.uniform(low_from, low_to)),
         high=float(chance.uniform(high_from, high_to)),
         tilt=float(chance.uniform(-3, 3)),
-        noise=float(chance.uniform(5, 40)),
+        noise=float(chance.uniform(15, 50)),
         colour=float(chance.uniform(0, 2)),
         hum=float(chance.choice([50.0, 60.0])) if chance.random() < 0.25 else None,
         babble=float(chance.uniform(12, 35)) if chance.random() < 0.25 else None,
