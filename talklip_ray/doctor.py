@@ -115,7 +115,8 @@ def encoders(usable: Mapping[str, bool]) -> Check:
 
 def weights(config: DubConfig) -> Check:
     """The weights a run with these settings would repaint with."""
-    fix = "name others with --weights, or make them: `talklip weights import SRC DST`, `python -m jobs.portrait --out FILE`"
+    ways = "`talklip weights import SRC DST`, `python -m jobs.portrait --out FILE`"
+    fix = f"name others with --weights, or make them: {ways}"
     try:
         header = verify(local_weights(open_store(config.storage), config.generate.weights))
     except (TalklipError, OSError) as error:

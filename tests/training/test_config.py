@@ -30,7 +30,7 @@ def test_every_recipe_builds_is_called_what_it_says_and_survives_json(name):
 
 
 def test_a_misspelt_recipe_is_answered_with_the_near_miss():
-    with pytest.raises(ConfigError, match=r"`strater`.*starter, smoke.*Did you mean `starter`"):
+    with pytest.raises(ConfigError, match=r"`strater`.*starter, portrait, smoke.*Did you mean `starter`"):
         recipe("strater")
 
 
@@ -62,7 +62,7 @@ def test_settings_are_laid_over_a_recipe():
 )
 def test_a_setting_that_cannot_work_is_named(key, value, words):
     with pytest.raises(ConfigError, match=words):
-        override(recipe("starter"), {key: value})
+        override(recipe("portrait"), {key: value})
 
 
 @pytest.mark.parametrize(
