@@ -27,8 +27,9 @@ from talklip_ray.errors import ConfigError, TalklipError
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import assignment, err, out
-from talklip_ray.training.config import PrepareConfig, override
+from talklip_ray.training.config import override
 from talklip_ray.training.lrs2 import read_list
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.prepare_runner import DEAD_LETTERS, Prepared, prepare_shards
 from talklip_ray.training.sharding import ShardReport, plan_shards
 from talklip_ray.training.talking import Talking, read_manifest

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     settings = [part for key, value in args.set for part in ("--set", f"{key}={value}")]
     folders = ["--data", str(shards), "--out", str(args.out), "--run", str(args.work / "runs")]
-    settings += ["--set", f"start={start}", "--minutes", str(args.minutes)]
+    settings += ["--set", f"start={start}", "--set", "listener_learns=false", "--minutes", str(args.minutes)]
     code = train.main(["--recipe", "starter", *folders, *settings])
     if code == 0:
         data = f"{args.hours:g} h of people who do not exist (jobs/synthesize.py --seed {args.seed})"

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from talklip_ray.config import LocateConfig
 from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import Voice
 from talklip_ray.models.critic import CriticConfig
@@ -60,62 +59,6 @@ class FeedKind(StrEnum):
 class Decay(StrEnum):
     CONSTANT = "constant"
     COSINE = "cosine"
-
-
-Framing = Literal["face", "whole"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrepareConfig:
-    """How talking videos become training rows."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    locate: LocateConfig = field(default_factory=LocateConfig)
-    """The very settings dubbing finds faces with, so that training sees the same crops."""
-    framing: Framing = "face"
-    """What a row's frames show. face: a window around the face, as dubbing cuts it and half as much again; whole: the
-    pictures as they are, which must be 160 x 160 (LRS2).
-    """
-    piece_seconds: float = 20.0
-    """Longer clips become several rows of at most this length."""
-    min_face_share: float = 0.9
-    """A piece with a usable face in a smaller share of its frames is left out."""
-    min_frames: int = 10
-    """Shorter pieces are left out: a window and an identity from elsewhere must fit."""
-    clips_per_shard: int = 16
-    fps: int = 0
-    """Frames a second of a row: at each tick from the clip's first frame on, the frame on screen then. 0: the source's
-    own. SyncNet and the global listener know 25.
-    """
-    split_shots: bool = False
-    """No piece reaches across a shot cut (``locate.cut_threshold``)."""
-    one_face: bool = False
-    """Leave out pieces that show another face of comparable size for more than a moment."""
-    talking: bool = False
-    """Leave out pieces without sound, or whose mouth does not move while there is sound."""
-    min_sync: float = 0.0
-    """Leave out pieces whose lips and sound fit with less confidence, or best at a shift of more than ``max_offset``
-    frames; 0 does not look. With ``syncnet`` the confidence is its own (LSE-C), usefully 1.5 to 3; else that of
-    training/lipstep.py, usefully 3.
-    """
-    max_offset: int = 2
-    syncnet: str = ""
-    """Path or URI of SyncNet's weights; "": loudness and the mouth's motion are compared instead."""
-    tokenizer: str = ""
-    """Path or URI of a lip reader's weights or a SentencePiece model: rows get their text as its tokens."""
-
-    def __post_init__(self) -> None:
-        for ok, rule in (
-            (self.locate.crop_side == 96, f"`locate.crop_side` must be 96 in rows, got {self.locate.crop_side}"),
-            (0 <= self.fps <= 120, f"`fps` must be 0 (the source's) to 120, got {self.fps}"),
-            (self.clips_per_shard > 0, f"`clips_per_shard` must be positive, got {self.clips_per_shard}"),
-            (self.min_frames > 0, f"`min_frames` must be positive, got {self.min_frames}"),
-            (self.max_offset >= 0, f"`max_offset` must not be negative, got {self.max_offset}"),
-            (self.min_sync > 0 or not self.syncnet, "`syncnet` needs a `min_sync` to judge by, got 0"),
-        ):
-            if not ok:
-                raise ConfigError("preparation", rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -309,6 +252,10 @@ class TrainConfig(RunSettings):
     """
     listener_layers: int = 3
     """How many upper layers of a listener that came from the expert learn in phase ``tune_listener`` and after."""
+    listener_learns: bool = True
+    """False: the listener of ``start``, taught before (training/hearing.py), stays as it is. It has heard more voices
+    than there are faces to train on.
+    """
     released_discriminator_leak: bool = False
     """As the released code: the gradient that the perceptual loss leaves in the critic is added to the critic's own.
     Only to reproduce published numbers; plain engine only.
@@ -339,6 +286,10 @@ class TrainConfig(RunSettings):
                 or bool(self.curriculum.most_steps or self.data.hold_out),
                 "`losses.lip` and `losses.contrast` wait for the phases before `read_lips` to end: set "
                 "`data.hold_out`, for validation to end them, or `curriculum.most_steps`, found neither",
+            ),
+            (
+                self.listener_learns or bool(self.start),
+                "`listener_learns: false` needs `start`, weights whose listener has learnt; found none",
             ),
             (self.listener_layers >= 0, f"`listener_layers` must not be negative, got {self.listener_layers}"),
         ):

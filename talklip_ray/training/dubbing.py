@@ -86,7 +86,11 @@ class Dubbing:
 
     def update(self, parts: Sequence[Batch], standing: Standing | None, learning_rate: float) -> dict[str, Tensor]:
         assert standing is not None
-        self.network.listener_learns = not self.adopted or standing.phase != Phase.RECONSTRUCT
+        let = not self.adopted or standing.phase != Phase.RECONSTRUCT
+        self.network.listener_learns = self.config.listener_learns and let
+        if not self.config.listener_learns:  # its running statistics too
+            heard_by = "local_listener" if hasattr(self.network, "local_listener") else "global_listener"
+            self.network.get_submodule(heard_by).eval()
         cast = self.cast if standing.phase == Phase.READ_LIPS else replace(self.cast, expert=None)
         terms = step(
             cast,

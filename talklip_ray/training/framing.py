@@ -20,7 +20,7 @@ from talklip_ray.faces.surround import surround, window
 from talklip_ray.faces.track import SMALLEST, Located
 from talklip_ray.media.picture import Picture
 from talklip_ray.records import Verdict
-from talklip_ray.training.config import Framing
+from talklip_ray.training.prepare_config import Framing
 from talklip_ray.training.shards import FACE_SIDE, FRAME_SIDE
 
 _EDGE = (FRAME_SIDE - FACE_SIDE) // 2

@@ -23,10 +23,10 @@ from talklip_ray.models.syncnet import SyncNet
 from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.records import Verdict
 from talklip_ray.storage.store import Store
-from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.cutting import Ticks, shot_cuts, spans, ticks
 from talklip_ray.training.framing import Framed, framed, given
 from talklip_ray.training.lrs2 import read_boxes, read_text
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.shards import FULL_SCALE, MOST_FRAMES, SOUND_MARGIN, Piece
 from talklip_ray.training.talking import Talking
 from talklip_ray.training.vetting import (

@@ -17,7 +17,7 @@ from talklip_ray.records import Failure
 from talklip_ray.storage.address import join
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
-from talklip_ray.training.config import PrepareConfig
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.reading import SHARD_SUFFIX
 from talklip_ray.training.runner import cluster
 from talklip_ray.training.sharding import Sharder, ShardPlan, ShardReport, tools_of

@@ -112,7 +112,7 @@ def _on(config: TrainConfig, name: str, *, count: int, gpu_gib: float, stage: in
 def starter() -> TrainConfig:
     """The weights that come with the package: variant l at under 15 MB, for one GPU, from hours of people who do not
     exist (jobs/synthesize.py). L1 alone, of which the mouth is shown most; jobs/starter.py gives it a listener that has
-    heard them already.
+    heard many more of them already (`start`, `listener_learns: false`).
     """
     network = replace(
         small("l"),

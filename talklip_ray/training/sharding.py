@@ -25,8 +25,8 @@ from talklip_ray.storage.address import join
 from talklip_ray.storage.artifacts import fetched
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
-from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.prepare import LeftOut, Tools, prepare
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.shards import SCHEMA_VERSION, Origin, Piece, open_shard, read_origin, write_shard
 from talklip_ray.training.talking import Talking
 

@@ -20,8 +20,8 @@ from talklip_ray.errors import MediaError
 from talklip_ray.models.crop_sync import score_crops
 from talklip_ray.models.offsets import RATE
 from talklip_ray.models.syncnet import SyncNet
-from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.lipstep import BROW, MOUTH, SHORTEST, Fit, fit, grays
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.shards import FULL_SCALE, SAMPLE_RATE, Piece
 
 COMPARABLE = 0.5

@@ -25,8 +25,8 @@ from talklip_ray.models.kinds import Kind
 from talklip_ray.models.lip_reader import LipReader, small_reader
 from talklip_ray.models.syncnet import small_syncnet
 from talklip_ray.storage.uri import open_store
-from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.prepare import Tools, prepare
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.reading import hold_out
 from talklip_ray.training.shards import SOUND_MARGIN, Origin, Piece, open_shard, read_piece, write_shard
 from talklip_ray.training.talking import Talking

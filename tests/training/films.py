@@ -12,8 +12,8 @@ from talklip_ray.config import StorageConfig
 from talklip_ray.faces.detect import detector_of
 from talklip_ray.media.clipwriter import write_video
 from talklip_ray.storage.uri import open_store
-from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.prepare import LeftOut, Tools, prepare
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.shards import Piece, open_shard, read_piece
 from talklip_ray.training.talking import Talking
 

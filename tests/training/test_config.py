@@ -56,6 +56,7 @@ def test_settings_are_laid_over_a_recipe():
         ("losses.lip", "1e-5", r"`data.flip` and `data.brightness`"),
         ("losses.contrast", "1e-3", r"`network.variant` lc or gc, got l"),
         ("curriculum.phases", "[]", "at least one, each once, found none"),
+        ("listener_learns", "false", "`listener_learns: false` needs `start`"),
         ("listener_layers", "-1", "`listener_layers` must not be negative, got -1"),
         ("released_discriminator_leak", "true", "`released_discriminator_leak` needs `engine.kind: plain`"),
     ],

@@ -112,6 +112,21 @@ def test_a_local_listener_learns_beside_an_expert(task) -> None:
     assert any(name.startswith("local_listener") for name in changed(dubbing.network, before))
 
 
+@pytest.mark.parametrize("variant", ["l", "g"])
+def test_a_listener_that_was_taught_before_stays_as_it_is_to_the_last_statistic(task, tmp_path, variant) -> None:
+    first = settings(variant, LossWeights())
+    start = tmp_path / "start.safetensors"
+    save_network(start, first.network.build(), Header(licence="none"))
+    config = replace(first, start=str(start), listener_learns=False)
+    dubbing = task(config, expert=None, start=start)
+    before = state(dubbing.network)
+    for step in range(2):
+        learn(dubbing, Phase.RECONSTRUCT, step=step)
+    moved = changed(dubbing.network, before)
+    assert moved
+    assert not {name for name in moved if "listener" in name}
+
+
 def test_the_expert_never_changes_and_gathers_no_gradient(task) -> None:
     """Running statistics included, which training mode would move."""
     dubbing = task(settings("lc", LossWeights(lip=0.5, contrast=0.5)))

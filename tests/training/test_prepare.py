@@ -18,7 +18,7 @@ from talklip_ray.pipeline.plan import survey
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Dub, Title, Verdict
 from talklip_ray.storage.uri import open_store
-from talklip_ray.training.config import PrepareConfig
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards, tools_of
 from talklip_ray.training.shards import SOUND_MARGIN
 from talklip_ray.training.talking import Talking, read_manifest

@@ -9,7 +9,7 @@ import pytest
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.faces.detect import detector_of
-from talklip_ray.training.config import PrepareConfig
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.sharding import Sharder, ShardReport, plan_shards
 from talklip_ray.training.shards import Piece
 from talklip_ray.training.talking import Talking

@@ -21,9 +21,9 @@ from talklip_ray.models.crop_sync import score_crops
 from talklip_ray.models.offsets import SyncScore
 from talklip_ray.models.syncnet import SyncNet, small_syncnet
 from talklip_ray.training import vetting
-from talklip_ray.training.config import PrepareConfig
 from talklip_ray.training.lipstep import SHORTEST, fit
 from talklip_ray.training.prepare import LeftOut, Tools
+from talklip_ray.training.prepare_config import PrepareConfig
 from talklip_ray.training.shards import Piece
 from talklip_ray.training.talking import Talking
 from talklip_ray.training.vetting import Watched, check_alone, check_step, check_talking, motion, watch

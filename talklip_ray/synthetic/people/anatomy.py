@@ -34,7 +34,7 @@ ANCESTRIES = ("african", "asian", "caucasian")
 PLACES = ("cheek", "chin", "ears", "eyebrows", "eyes", "forehead", "head", "mouth", "neck", "nose")
 """Parts whose local changes are taken."""
 
-SKIN, CAVITY, TEETH, TONGUE, EYE, LASH, HAIR, CLOTH, FRAME, PROP = range(10)
+SKIN, CAVITY, TEETH, TONGUE, EYE, LASH, HAIR, CLOTH, FRAME, HAND = range(10)
 """Materials of triangles. Those from HAIR on are put on by a person's look, not by anatomy."""
 _HELPERS = {
     "helper-upper-teeth": TEETH,

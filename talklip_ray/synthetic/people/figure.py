@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from talklip_ray.synthetic.people import anatomy as bodies
 from talklip_ray.synthetic.people import raster
-from talklip_ray.synthetic.people.anatomy import CAVITY, PROP, SKIN, TEETH, TONGUE
+from talklip_ray.synthetic.people.anatomy import CAVITY, SKIN, TEETH, TONGUE
 from talklip_ray.synthetic.people.person import Person
 from talklip_ray.synthetic.people.props import PROPS
 from talklip_ray.synthetic.people.stage import Light
@@ -109,14 +109,15 @@ def posed(person: Person, pose: Pose) -> Posed:
             lips_V=person.lips_V,
             mouth=mouth,
         )
-    held_V3, held_F3 = PROPS[pose.prop]()
+    make, material = PROPS[pose.prop]
+    held_V3, held_F3 = make()
     lips = points_V3[bodies.anatomy().at(bodies.LOWER_LIP)[0]]
     placed_V3 = held_V3 + lips + np.array(pose.prop_at_3, np.float32)
     count = len(points_V3)
     return Posed(
         points_V3=np.concatenate([points_V3, placed_V3]).astype(np.float32),
         triangles_F3=np.concatenate([person.triangles_F3, held_F3 + count]).astype(np.int32),
-        materials_F=np.concatenate([person.materials_F, np.full(len(held_F3), PROP, np.uint8)]),
+        materials_F=np.concatenate([person.materials_F, np.full(len(held_F3), material, np.uint8)]),
         base_V3=np.concatenate([person.base_V3, held_V3]).astype(np.float32),
         lips_V=np.concatenate([person.lips_V, np.zeros(len(held_V3), np.float32)]),
         mouth=mouth,

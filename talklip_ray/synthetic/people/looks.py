@@ -26,7 +26,7 @@ PAINT = {
     "stripes_down": 34,
     "stripes_across": 35,
     "frame": 36,
-    "prop": 39,
+    "hand": 39,
     "collar": 42,
 }
 """Where each look stands in the row of numbers that raster.shade takes."""
@@ -120,7 +120,7 @@ class Colours:
         put("stripes_down", chance.choice([0.0, 0.0, chance.uniform(15, 80)]))
         put("stripes_across", chance.choice([0.0, 0.0, chance.uniform(15, 80)]))
         put("frame", self.frame)
-        put("prop", _cloth(chance))
+        put("hand", self.skin)
         put("collar", collar)
         return row
 

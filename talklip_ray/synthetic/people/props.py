@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from talklip_ray.synthetic.people.anatomy import FRAME, HAND
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
@@ -39,7 +41,8 @@ def hand() -> tuple[Floats, Ints]:
     return _joined(parts)
 
 
-PROPS = {"microphone": microphone, "hand": hand}
+PROPS = {"microphone": (microphone, FRAME), "hand": (hand, HAND)}
+"""What makes each, and what it is made of."""
 
 
 def _solid(line: list[tuple[float, float, float]], radii: list[float]) -> tuple[Floats, Ints]:

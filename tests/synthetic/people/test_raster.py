@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from talklip_ray.synthetic.people import raster
-from talklip_ray.synthetic.people.anatomy import CLOTH, FRAME, PROP, SKIN
+from talklip_ray.synthetic.people.anatomy import CLOTH, FRAME, HAND, SKIN
 from talklip_ray.synthetic.people.looks import PAINT, PAINT_LENGTH
 
 SQUARE = np.array([[2, 2], [8, 2], [8, 8], [2, 8]], np.float32)
@@ -58,14 +58,14 @@ def wall(z):
     return np.array([[-1, -1, z], [1, -1, z], [1, 1, z], [-1, 1, z]], np.float32)
 
 
-def lit(light, shadow_SS=None, material=PROP, openness=1.0):
+def lit(light, shadow_SS=None, material=HAND, openness=1.0):
     """Light that comes back from the middle of a grey wall."""
     points = wall(0.0)
     triangles = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     screen = np.column_stack([(points[:, 0] + 1) * 4, (1 - points[:, 1]) * 4, np.full(4, 5.0)])
     _, triangle_HW, weights_HW3 = rasterised(screen, triangles, material, side=8)
     paint = np.zeros(PAINT_LENGTH, np.float32)
-    paint[PAINT["prop"] : PAINT["prop"] + 3] = paint[PAINT["cloth"] : PAINT["cloth"] + 3] = 0.5
+    paint[PAINT["hand"] : PAINT["hand"] + 3] = paint[PAINT["cloth"] : PAINT["cloth"] + 3] = 0.5
     to_shadow_34 = np.array([[2, 0, 0, 4], [0, -2, 0, 4], [0, 0, 1, 0]], np.float32)
     found = raster.shade(
         triangle_HW,
@@ -110,4 +110,4 @@ def test_less_light_comes_out_of_the_mouth():
 
 def test_every_material_takes_its_own_colour():
     assert lit((0, 0, 1), material=CLOTH) > 0
-    assert lit((0, 0, 1), material=FRAME) < lit((0, 0, 1), material=PROP)
+    assert lit((0, 0, 1), material=FRAME) < lit((0, 0, 1), material=HAND)
