@@ -1,12 +1,13 @@
 """Training on people who do not exist, in one process on a GPU: neither Ray nor DeepSpeed.
 
     python -m benchmarks.people_training data  --work DIR --hours H --seed S --processes N [--plain]
+    python -m benchmarks.people_training listen --out START [--lessons N] [--lesson-steps N]
     python -m benchmarks.people_training train --work DIR --recipe NAME --out FILE [--minutes M] [--set KEY=VALUE]
-    python -m benchmarks.people_training speed [--out FILE]
 
 ``data`` makes what `jobs/synthesize.py --shards` makes, task by task in plain processes. ``train`` does what
 `jobs/train.py --recipe NAME` does, with torch's own Adam in place of DeepSpeed's: tasks, batches, losses and schedules
-are the same code, and so is the order of the rows. ``speed`` times a step of TalkLip (g + c) at the released sizes.
+are the same code, and so is the order of the rows. ``listen`` is the first of the three steps of jobs/starter.py; give
+what it makes to ``train`` with `--set start=START --set listener_learns=false`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,9 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe
+from jobs.starter import LESSON_STEPS, LESSONS, begin
 from jobs.synthesize import Shards
 from talklip_ray.config import StorageConfig
-from talklip_ray.models.checkpoints import save_weights
-from talklip_ray.models.headers import Header
-from talklip_ray.models.kinds import Kind
-from talklip_ray.models.lip_reader import LipReader, expert_base
-from talklip_ray.models.tokenizer import train_tokenizer
 from talklip_ray.storage.uri import open_store
 from talklip_ray.synthetic.people.lines import lines_from
 from talklip_ray.synthetic.people.production import Order, TaskReport, make_task
@@ -157,41 +154,18 @@ def described(device: torch.device) -> dict[str, Any]:
     return describe() | ({"gpu": torch.cuda.get_device_name()} if device.type == "cuda" else {})
 
 
-SPEEDS = {
-    "fp32": {"engine.precision": "fp32"},
-    "bf16": {"engine.precision": "bf16"},
-    "bf16, inner values computed twice": {"engine.precision": "bf16", "engine.checkpoint_activations": "true"},
-}
-
-
-def speed(args: argparse.Namespace) -> dict[str, Any]:
-    """Frames a second and memory of all of TalkLip (g + c) at the released sizes, on the shards in ``work``."""
-    expert = args.out.with_name("expert.safetensors")
-    config = recipe("talklip_gc_1xh100")
+def listen(args: argparse.Namespace) -> dict[str, Any]:
+    """Weights to start from: recipe's network with a listener that has heard ``lessons`` lines."""
+    config = settings(args.recipe, dict(args.set), torch.device("cpu"))
     assert isinstance(config, TrainConfig)
-    samples = Samples(open_store(StorageConfig()), str(args.work), None, 0)
-    tokenizer = train_tokenizer([text for text in samples.texts if text], 256)
-    network = replace(expert_base(), vocabulary=tokenizer.size)
-    front = Header(kind=Kind.LIP_READER, network=network, source="random, to be timed")
-    save_weights(expert, LipReader(network), front, tokenizer)
-    runs = {}
-    for name, changes in SPEEDS.items():
-        torch.cuda.reset_peak_memory_stats()
-        chosen = {"expert": str(expert), "steps": "30", "curriculum.phases": '["read_lips"]', **changes}
-        told = argparse.Namespace(**{**vars(args), "recipe": config.name, "set": list(chosen.items()), "minutes": 0.0})
-        told.out = args.out.with_name(f"{config.name}-{len(runs)}.safetensors")
-        last = train(told)["reports"][-1]
-        runs[name] = {key: last[key] for key in ("frames_per_s", "steps_per_s", "data_wait", "memory_gib")}
-    return {
-        "what": "TalkLip (g + c), released sizes, reading lips",
-        "machine": described(torch.device(args.device)),
-        "runs": runs,
-    }
+    begun = time.monotonic()
+    begin(config.network, args.lessons, args.lesson_steps, args.seed, args.out, args.device)
+    return {"lessons": args.lessons, "steps": args.lesson_steps, "seconds": round(time.monotonic() - begun)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("data", "train", "speed"))
+    parser.add_argument("what", choices=("data", "listen", "train"))
     parser.add_argument("--work", type=Path, help="folder of the shards")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--hours", type=float, default=0.1)
@@ -202,11 +176,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--plain", action="store_true", help="light, texture and compression fixed")
     parser.add_argument("--recipe", default="starter")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--lessons", type=int, default=LESSONS)
+    parser.add_argument("--lesson-steps", type=int, default=LESSON_STEPS)
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--most-valid", type=int, default=64, help="rows to validate on")
     parser.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE")
     args = parser.parse_args(argv)
-    found = {"data": data, "train": train, "speed": speed}[args.what](args)
+    found = {"data": data, "listen": listen, "train": train}[args.what](args)
     print(json.dumps({key: value for key, value in found.items() if key != "reports"}), flush=True)
 
 
