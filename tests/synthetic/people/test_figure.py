@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from talklip_ray.synthetic.people import anatomy as bodies
-from talklip_ray.synthetic.people import figure
+from talklip_ray.synthetic.people import figure, raster
+from talklip_ray.synthetic.people.anatomy import CAVITY, TEETH, TONGUE
 from talklip_ray.synthetic.people.figure import Camera, Pose, posed
 from talklip_ray.synthetic.people.person import person
 from talklip_ray.synthetic.people.stage import Variety, draw_light
@@ -102,3 +103,36 @@ def test_nobody_in_the_picture_draws_nothing():
     light = draw_light(np.random.default_rng(0), Variety(light=False))
     far_off = Camera(distance=12.0, scale=60.0, centre=(2000.0, 64.0))
     assert figure.draw(posed(person(3), pose()), person(3), far_off, light, (64, 64), 1.0) is None
+
+
+SHAPES = [
+    {"jawOpen": 0.4},
+    {"jawOpen": 0.3, "mouthPucker": 0.6},
+    {"jawOpen": 0.35, "mouthFunnel": 0.4},
+    {"jawOpen": 0.2},
+]
+
+
+@pytest.mark.parametrize("seed", [3, 11])
+@pytest.mark.parametrize("actions", SHAPES)
+def test_the_opening_is_what_one_sees_between_the_lips(seed, actions):
+    """Pixels of the inside of the mouth, counted down the middle of a picture from the front."""
+    size, who, body = 512, person(seed), posed(person(seed), pose(**actions))
+    camera = Camera(distance=40.0, scale=260.0, centre=(256.0, 60.0))
+    shown = camera.shown(body.points_V3)
+    _, triangle_HW, _ = raster.rasterise(
+        shown, body.triangles_F3, body.materials_F, body.base_V3, body.lips_V, who.paint, size, size
+    )
+    middle = round(float(figure.lip_points(shown)[2:4, 0].mean()))
+    column = triangle_HW[:, middle - 1 : middle + 2]
+    inside = np.isin(body.materials_F[column], (CAVITY, TEETH, TONGUE)) & (column >= 0)
+    wanted = body.mouth.opening * figure.FACE_HEIGHT * camera.scale
+    assert wanted > 4
+    assert inside.sum() / 3 == pytest.approx(wanted, rel=0.3, abs=6)
+
+
+def test_light_can_be_fixed_and_otherwise_differs():
+    fixed = [draw_light(np.random.default_rng(seed), Variety(light=False)).lights_L8 for seed in (1, 2)]
+    varied = [draw_light(np.random.default_rng(seed), Variety()).lights_L8 for seed in (1, 2)]
+    assert np.array_equal(*fixed)
+    assert varied[0].shape != varied[1].shape or not np.allclose(*varied)
