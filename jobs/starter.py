@@ -22,7 +22,7 @@ import torch
 
 from jobs import synthesize, train
 from talklip_ray.errors import TalklipError
-from talklip_ray.media.features import STEPS_PER_SECOND, Voice, features, num_steps, samples_for
+from talklip_ray.media.features import STEPS_PER_SECOND, Voice, whole
 from talklip_ray.models.checkpoints import load_network, save_network
 from talklip_ray.models.headers import Header
 from talklip_ray.models.talklip import NetworkConfig
@@ -85,12 +85,9 @@ def begin(network: NetworkConfig, count: int, steps: int, seed: int, out: Path, 
 def heard(lessons: Iterable[spoken.Lesson]) -> Iterable[Lesson]:
     """Lessons as a local listener takes them: log-mel rows."""
     for lesson in lessons:
-        count = num_steps(Voice.LOCAL, len(lesson.samples))
-        begin, end = samples_for(Voice.LOCAL, 0, count)
-        held = lesson.samples[:end]
-        sound = np.pad(held, (-begin, end - len(held)))
-        rows_AF = features(Voice.LOCAL, sound, 0, count).astype(np.float32)
-        yield Lesson(rows_AF=rows_AF, mouths_AK=lesson.mouths(np.arange(count) / STEPS_PER_SECOND[Voice.LOCAL]))
+        rows_AF = whole(Voice.LOCAL, lesson.samples).astype(np.float32)
+        seconds_A = np.arange(len(rows_AF)) / STEPS_PER_SECOND[Voice.LOCAL]
+        yield Lesson(rows_AF=rows_AF, mouths_AK=lesson.mouths(seconds_A))
 
 
 def label(path: Path, data: str) -> str:

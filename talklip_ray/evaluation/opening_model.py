@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from talklip_ray.errors import WeightsError
-from talklip_ray.media.features import FEATURES, STEPS_PER_SECOND, Voice, features, num_steps, samples_for
+from talklip_ray.media.features import FEATURES, STEPS_PER_SECOND, Voice, whole
 
 Floats = NDArray[np.float32]
 
@@ -96,14 +96,7 @@ class OpeningModel(nn.Module):
 
 def heard(speech_N: Floats) -> Floats:
     """[A, M] Log-mel rows of a whole recording at 16 kHz, -1 to 1, however loud it is."""
-    count = num_steps(Voice.LOCAL, len(speech_N))
-    if not count:
-        raise ValueError("a recording must hold a sample, found none")
-    begin, end = samples_for(Voice.LOCAL, 0, count)
-    padded = np.zeros(end - begin, np.float32)
-    kept = speech_N[:end]
-    padded[-begin : -begin + len(kept)] = kept
-    rows_AM = features(Voice.LOCAL, padded, 0, count)
+    rows_AM = whole(Voice.LOCAL, speech_N)
     return np.asarray(rows_AM - np.percentile(rows_AM.mean(axis=1), _LOUD), np.float32)
 
 

@@ -99,6 +99,16 @@ def features(
     return layer_norm(stack4(energies_TM))
 
 
+def whole(voice: Voice, samples: Floats) -> Floats:
+    """All steps of a recording, in silence before and after it. ValueError where it holds no sample."""
+    count = num_steps(voice, len(samples))
+    if not count:
+        raise ValueError("a recording must hold a sample, found none")
+    begin, end = samples_for(voice, 0, count)
+    held = np.asarray(samples[:end], np.float32)
+    return features(voice, np.pad(held, (-begin, end - len(held))), 0, count)
+
+
 def logfbank(samples: NDArray[np.int16] | Floats) -> Floats:
     """Natural log of 26 filter-bank energies, a row each 10 ms: [T, 26]. Samples on the int16 scale.
 

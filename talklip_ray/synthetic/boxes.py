@@ -39,8 +39,7 @@ def face_boxes(
 
     ``matrices_T23`` take canvas to frame pixels, a flip included; ``openings_T`` are the mouth's.
     """
-    num_frames = len(openings_T)
-    knots = np.unique(np.append(np.arange(0, num_frames, EVERY), num_frames - 1))
+    knots = knots_of(len(openings_T))
     linear_K22 = matrices_T23[knots, :, :2].astype(np.float64)
     scale_K = np.sqrt(np.abs(np.linalg.det(linear_K22)))
     edges_K4 = EDGES + openings_T[knots, None] * WITH_OPENING + (scale_K[:, None] - PLAIN_SCALE) * WITH_SCALE
@@ -51,8 +50,19 @@ def face_boxes(
     )
     halves_K2 = (edges_K4[:, 2:] - edges_K4[:, :2]) / 2 * scale_K[:, None]
     boxes_K4 = np.concatenate([middles_K2 - halves_K2, middles_K2 + halves_K2], axis=1)
-    raw_T4 = np.stack([np.interp(np.arange(num_frames), knots, edge_K) for edge_K in boxes_K4.T], axis=1)
-    boxes_T4 = np.stack([_averaged(raw_T4, at) for at in range(num_frames)])
+    return tracked(boxes_K4, knots, size)
+
+
+def knots_of(num_frames: int) -> NDArray[np.int64]:
+    """The frames that are looked at: every few, and the last."""
+    return np.unique(np.append(np.arange(0, num_frames, EVERY), num_frames - 1))
+
+
+def tracked(found_K4: Floats, knots: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.int32]:
+    """[T,4] What tracking makes of boxes found at ``knots``: in between, smoothed, in whole pixels of the picture."""
+    frames = np.arange(knots[-1] + 1)
+    raw_T4 = np.stack([np.interp(frames, knots, edge_K) for edge_K in found_K4.T], axis=1)
+    boxes_T4 = np.stack([_averaged(raw_T4, at) for at in frames.tolist()])
     return np.clip(np.floor(boxes_T4 + 0.5), 0, [*size, *size]).astype(np.int32)
 
 

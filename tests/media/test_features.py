@@ -16,6 +16,7 @@ from talklip_ray.media.features import (
     num_frames,
     num_steps,
     samples_for,
+    whole,
 )
 
 NUM_SAMPLES = 37_301
@@ -111,3 +112,14 @@ def test_no_steps_make_no_rows(voice: Voice) -> None:
 def test_the_wrong_number_of_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="need 1001 samples, got 1000"):
         features(Voice.LOCAL, np.zeros(1000, np.float32), 0, 2)
+
+
+@pytest.mark.parametrize("voice", list(Voice))
+def test_a_whole_recording_is_its_steps_in_silence(voice: Voice) -> None:
+    speech = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000).astype(np.float32)
+    count = num_steps(voice, len(speech))
+    begin, end = samples_for(voice, 0, count)
+    around = np.concatenate([np.zeros(-begin), speech, np.zeros(max(0, end - len(speech)))])[: end - begin]
+    assert np.array_equal(whole(voice, speech), features(voice, around.astype(np.float32), 0, count))
+    with pytest.raises(ValueError, match="found none"):
+        whole(voice, speech[:0])

@@ -9,6 +9,7 @@ import numpy as np
 
 from talklip_ray.synthetic.people.film import Actor, Film, Shot
 from talklip_ray.synthetic.people.lines import Sentence, draw_line
+from talklip_ray.synthetic.people.person import is_female
 from talklip_ray.synthetic.people.rooms import Room, draw_room
 from talklip_ray.synthetic.people.stage import Variety
 from talklip_ray.synthetic.people.voices import Line, Voice
@@ -136,11 +137,6 @@ class Casting:
             crf=crf if self.variety.compression else PLAIN_CRF,
             variety=self.variety,
         )
-
-
-def is_female(person: int) -> bool:
-    """As ``person.person`` draws it, without drawing the rest."""
-    return bool(np.random.default_rng((person, 501)).integers(2))
 
 
 def female_voice(voice: Voice) -> bool | None:

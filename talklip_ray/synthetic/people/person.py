@@ -52,9 +52,8 @@ class Person:
 @lru_cache(maxsize=8)
 def person(seed: int) -> Person:
     """The person of a seed, always the same."""
-    chance = np.random.default_rng((seed, 501))
+    chance, female = _begun(seed)
     body = bodies.anatomy()
-    female = bool(chance.integers(2))
     age = float(np.clip(chance.normal(0.6, 0.17), 0.25, 1.0))
     ancestry_R = chance.dirichlet([0.5, 0.5, 0.5]).astype(np.float32)
     points_V3 = _flesh(chance, body, female, age, ancestry_R)
@@ -77,6 +76,16 @@ def person(seed: int) -> Person:
         paint=colours.paint(chance, style.collar),
         style=style,
     )
+
+
+def is_female(seed: int) -> bool:
+    """Whether the person of a seed is, without drawing the rest."""
+    return _begun(seed)[1]
+
+
+def _begun(seed: int) -> tuple[np.random.Generator, bool]:
+    chance = np.random.default_rng((seed, 501))
+    return chance, bool(chance.integers(2))
 
 
 def _flesh(chance: np.random.Generator, body: Anatomy, female: bool, age: float, ancestry_R: Floats) -> Floats:

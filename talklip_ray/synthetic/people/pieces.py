@@ -26,7 +26,7 @@ from talklip_ray.media.picture import Picture
 from talklip_ray.media.reading import read_pictures
 from talklip_ray.media.video import probe_video
 from talklip_ray.records import Verdict
-from talklip_ray.synthetic.boxes import EVERY, SMOOTH
+from talklip_ray.synthetic.boxes import knots_of, tracked
 from talklip_ray.synthetic.people.truth import ClipTruth, Sightings
 from talklip_ray.synthetic.pieces import FRAME_OF_FACE, SAMPLE_RATE, RenderedPiece, face_place
 
@@ -95,22 +95,11 @@ def stretches(truth: ClipTruth) -> list[Sightings]:
 def detected(truth_T4: Floats, size: tuple[int, int], seed: tuple[int, ...]) -> NDArray[np.int32]:
     """[T,4] Boxes as detection and tracking would give them: looked for now and then, smoothed, in whole pixels."""
     chance = np.random.default_rng((508, *seed))
-    num_frames = len(truth_T4)
-    knots = np.unique(np.append(np.arange(0, num_frames, EVERY), num_frames - 1))
+    knots = knots_of(len(truth_T4))
     extents_K4 = np.tile(truth_T4[knots, 2:] - truth_T4[knots, :2], 2)
     own_4 = MARGINS + OWN_SPREAD * chance.standard_normal(4)
     found_K4 = truth_T4[knots] + extents_K4 * (own_4 + DETECTION_SPREAD * chance.standard_normal((len(knots), 4)))
-    raw_T4 = np.stack([np.interp(np.arange(num_frames), knots, edge_K) for edge_K in found_K4.T], axis=1)
-    boxes_T4 = np.floor(np.stack([_smoothed(raw_T4, at) for at in range(num_frames)]) + 0.5)
-    return np.clip(boxes_T4, 0, [*size, *size]).astype(np.int32)
-
-
-def _smoothed(raw_T4: Floats, at: int) -> Floats:
-    """As faces/track.py averages: nearer frames count more, and as many after as before."""
-    radius = min(SMOOTH, at, len(raw_T4) - 1 - at)
-    weights = radius + 1.0 - np.abs(np.arange(-radius, radius + 1))
-    mean_4: Floats = weights @ raw_T4[at - radius : at + radius + 1] / weights.sum()
-    return mean_4
+    return tracked(found_K4, knots, size)
 
 
 def _around(picture: Picture, box: list[int]) -> NDArray[np.uint8]:

@@ -5,6 +5,8 @@ Shapes: V vertices, F triangles. Decimetres; the origin is what is nearest the m
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ Ints = NDArray[np.int32]
 _AROUND = 12
 
 
+@lru_cache(maxsize=1)
 def microphone() -> tuple[Floats, Ints]:
     """A ball on a stick that comes from below."""
     ball = _solid(
@@ -26,6 +29,7 @@ def microphone() -> tuple[Floats, Ints]:
     return _joined([ball, stick])
 
 
+@lru_cache(maxsize=1)
 def hand() -> tuple[Floats, Ints]:
     """Four fingers side by side and a thumb, seen from the back, and the wrist below."""
     parts = [_solid([(0.0, -0.5, 0.0), (0.0, -1.0, 0.05), (0.1, -2.4, 0.3)], [0.42, 0.4, 0.3])]

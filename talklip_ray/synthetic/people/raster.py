@@ -24,9 +24,29 @@ from talklip_ray.synthetic.people.anatomy import (
     TEETH,
     TONGUE,
 )
+from talklip_ray.synthetic.people.looks import PAINT
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+
+_CAVITY = PAINT["cavity"]
+_TEETH = PAINT["teeth"]
+_TONGUE = PAINT["tongue"]
+_HAIR = PAINT["hair"]
+_CLOTH = PAINT["cloth"]
+_TRIM = PAINT["trim"]
+_FRAME = PAINT["frame"]
+_HAND = PAINT["hand"]
+_LIPS = PAINT["lips"]
+_IRIS = PAINT["iris"]
+_WHITE = PAINT["white"]
+_SEED = PAINT["seed"]
+_IRIS_SIZE = PAINT["iris_size"]
+_LASH_GAPS = PAINT["lash_gaps"]
+_LIP_GLOSS = PAINT["lip_gloss"]
+_STRIPES_DOWN = PAINT["stripes_down"]
+_STRIPES_ACROSS = PAINT["stripes_across"]
+_COLLAR = PAINT["collar"]
 
 TEXTURE_TOP, TEXTURE_BOTTOM = 1.4, -1.6
 """Heights on the base mesh, decimetres, between which skin.py's texture lies, all the way round the head."""
@@ -142,9 +162,9 @@ def rasterise(
                         sz = sa * base_V3[a, 2] + sb * base_V3[b, 2] + sc * base_V3[c, 2]
                         grows = sa * growth_V[a] + sb * growth_V[b] + sc * growth_V[c]
                         if materials_F[f] == LASH:
-                            if _noise(sx * 110, sy * 12, 3.5) < paint[32]:
+                            if _noise(sx * 110, sy * 12, 3.5) < paint[_LASH_GAPS]:
                                 continue
-                        elif grows < 0.15 + 0.85 * _strand(sx, sy, sz, paint[30]):
+                        elif grows < 0.15 + 0.85 * _strand(sx, sy, sz, paint[_SEED]):
                             continue
                     near_HW[y, x] = near
                     triangle_HW[y, x] = f
@@ -215,10 +235,10 @@ def _skin(
     normal[1] -= (texture_STC[v0, left, 4] - 128.0) * (STEEPEST / 127)
     look[3], look[4], look[5] = texture_STC[v0, left, 5] * (GLOSSIEST / 255), 20.0, 0.25
     if lips > 0:
-        crease = 0.85 + 0.3 * _noise(x * 45 + 7, y * 6, paint[30])
+        crease = 0.85 + 0.3 * _noise(x * 45 + 7, y * 6, paint[_SEED])
         for i in range(3):
-            look[i] += lips * (paint[3 + i] * crease - look[i])
-        look[3] += lips * (paint[33] - look[3])
+            look[i] += lips * (paint[_LIPS + i] * crease - look[i])
+        look[3] += lips * (paint[_LIP_GLOSS] - look[3])
         look[4] += lips * 25
 
 
@@ -229,15 +249,15 @@ def _eye(x: float, y: float, z: float, paint: Floats, look: Floats) -> None:
     length = np.sqrt(ex * ex + ey * ey + ez * ez) + 1e-9
     off = np.sqrt(ex * ex + ey * ey) / length
     look[3], look[4], look[5] = 0.5, 220.0, 0.4
-    if ez > 0 and off < paint[31]:
-        tone = 1.0 if off > 0.42 * paint[31] else 0.05
-        tone *= 0.7 + 0.6 * _noise(np.arctan2(ey, ex) * 8, 0.3, paint[30])
-        tone *= 0.45 if off > 0.88 * paint[31] else 1.0
+    if ez > 0 and off < paint[_IRIS_SIZE]:
+        tone = 1.0 if off > 0.42 * paint[_IRIS_SIZE] else 0.05
+        tone *= 0.7 + 0.6 * _noise(np.arctan2(ey, ex) * 8, 0.3, paint[_SEED])
+        tone *= 0.45 if off > 0.88 * paint[_IRIS_SIZE] else 1.0
         for i in range(3):
-            look[i] = paint[15 + i] * tone
+            look[i] = paint[_IRIS + i] * tone
     else:
         for i in range(3):
-            look[i] = paint[18 + i] * (1.0 if off < 0.8 else 0.75)
+            look[i] = paint[_WHITE + i] * (1.0 if off < 0.8 else 0.75)
 
 
 @njit(cache=True, nogil=True)
@@ -259,31 +279,31 @@ def _surface(
     if material == EYE:
         _eye(x, y, z, paint, look)
         return
-    first, tone = 39, 1.0
+    first, tone = _HAND, 1.0
     look[3], look[4], look[5] = 0.2, 20.0, 0.25
     if material == CAVITY:
-        first = 6
+        first = _CAVITY
     elif material == TEETH:
-        first, around = 9, np.arctan2(x, z + 0.35) * 26.0
+        first, around = _TEETH, np.arctan2(x, z + 0.35) * 26.0
         tone = 1.0 if abs(around - np.round(around)) < 0.43 else 0.55
-        tone *= 0.9 + 0.2 * _noise(np.round(around) * 3.1, 0.5, paint[30])
+        tone *= 0.9 + 0.2 * _noise(np.round(around) * 3.1, 0.5, paint[_SEED])
         look[3], look[4] = 0.5, 50.0
     elif material == TONGUE:
-        first, tone = 12, 0.8 + 0.4 * _noise(x * 30, y * 30, z * 30)
+        first, tone = _TONGUE, 0.8 + 0.4 * _noise(x * 30, y * 30, z * 30)
         look[3], look[4] = 0.5, 30.0
     elif material == LASH:
         for i in range(3):
             look[i] = 0.02
         return
     elif material == HAIR:
-        first = 21
-        tone = (0.45 + 0.9 * _strand(x, y, z, paint[30])) * (0.75 + 0.5 * _noise(x * 9 + y * 2, y * 1.5, z * 9))
+        first = _HAIR
+        tone = (0.45 + 0.9 * _strand(x, y, z, paint[_SEED])) * (0.75 + 0.5 * _noise(x * 9 + y * 2, y * 1.5, z * 9))
         look[3], look[4], look[5] = 0.25, 12.0, 0.1
     elif material == CLOTH:
-        first = 27 if np.sin(paint[34] * y + paint[35] * x) > 0.3 else 24
+        first = _TRIM if np.sin(paint[_STRIPES_DOWN] * y + paint[_STRIPES_ACROSS] * x) > 0.3 else _CLOTH
         tone, look[3] = 0.85 + 0.3 * _noise(x * 60, y * 60, z * 60), 0.05
     elif material == FRAME:
-        first, look[3], look[4] = 36, 1.0, 60.0
+        first, look[3], look[4] = _FRAME, 1.0, 60.0
     else:
         tone = 0.8 + 0.4 * _noise(x * 12, y * 12, z * 12)
     for i in range(3):
@@ -389,7 +409,7 @@ def shade(
                 normal[i] = wa * normals_V3[a, i] + wb * normals_V3[b, i] + wc * normals_V3[c, i]
                 to_eye[i] = eye_3[i] - at[i]
             material = materials_F[f]
-            if material == SKIN and base[1] < paint[42] + 0.25 * (
+            if material == SKIN and base[1] < paint[_COLLAR] + 0.25 * (
                 min(1.0, abs(base[0]) / 0.8) - min(1.0, max(0.0, base[2]))
             ):
                 material = CLOTH

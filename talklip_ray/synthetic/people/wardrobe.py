@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from talklip_ray.synthetic.people.anatomy import FRAME, HAIR, SKIN, Anatomy
 from talklip_ray.synthetic.people.looks import Style
-from talklip_ray.synthetic.people.raster import normals
+from talklip_ray.synthetic.people.raster import EYE_MIDDLE, normals
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -193,7 +193,7 @@ def _glasses(body: Anatomy, points_V3: Floats, kind: str) -> list[_Piece]:
 
 def _eye(body: Anatomy, points_V3: Floats, side: int) -> NDArray[np.float64]:
     base_V3 = body.vertices_V3
-    near_V = np.linalg.norm(base_V3 - np.array([side * 0.308, 0.004, 0.245]), axis=1) < 0.2
+    near_V = np.linalg.norm(base_V3 - np.array(EYE_MIDDLE) * [side, 1, 1], axis=1) < 0.2
     return np.asarray(points_V3[near_V].mean(axis=0), np.float64)
 
 

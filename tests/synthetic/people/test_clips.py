@@ -16,11 +16,11 @@ from talklip_ray.media.audio import probe_audio, read_speech
 from talklip_ray.media.reading import read_pictures
 from talklip_ray.media.video import probe_video
 from talklip_ray.synthetic.people import clips
-from talklip_ray.synthetic.people.casting import QUIET, Casting, is_female
+from talklip_ray.synthetic.people.casting import QUIET, Casting
 from talklip_ray.synthetic.people.clips import HELD_OUT_PERSON, ClipSpec, draw_clip, heard_in, make_clip
 from talklip_ray.synthetic.people.film import opening_of
 from talklip_ray.synthetic.people.lines import Sentence, is_held_out
-from talklip_ray.synthetic.people.person import person
+from talklip_ray.synthetic.people.person import is_female, person
 from talklip_ray.synthetic.people.stage import Variety
 from talklip_ray.synthetic.people.truth import ClipTruth, Sightings, read_truths, write_truths
 from talklip_ray.synthetic.people.voices import HELD_OUT, TRAINING, Line, Said, Voice, say
