@@ -70,7 +70,7 @@ def save(folder: Path, task: Task, progress: Progress, config: RunSettings, plac
         part = folder / name
         part.mkdir(exist_ok=True)
         write_part(part, place.rank, place.world, engine.kept(place.rank, place.world))
-        if place.rank == 0:
+        if place.rank == 0 and type(engine.network) in KINDS:  # heads serve training alone and are no weights
             _describe(part, task, name, header(progress, config, data))
     random = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():  # dropout on a GPU draws there
@@ -102,7 +102,8 @@ def load(folder: Path, task: Task, config: RunSettings, place: Place) -> Progres
                 "begin a new run in another folder",
             )
     for name, engine in task.engines.items():
-        _check_tokens(folder / name, task)
+        if type(engine.network) in KINDS:
+            _check_tokens(folder / name, task)
         engine.restore(read_parts(folder / name), str(folder / name))
     _draw_on(folder, state, config, place)
     return state.progress

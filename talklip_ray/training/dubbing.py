@@ -21,6 +21,7 @@ from talklip_ray.training import curriculum
 from talklip_ray.training.batches import Batch, valid_batches
 from talklip_ray.training.config import TrainConfig
 from talklip_ray.training.curriculum import Phase, Standing
+from talklip_ray.training.echo import Echo
 from talklip_ray.training.engine import Engine, build_engine
 from talklip_ray.training.feeding import Wanted
 from talklip_ray.training.recompute import recompute
@@ -52,6 +53,9 @@ class Dubbing:
             if materials.critic is not None:
                 critic.load_state_dict(load_weights(materials.critic, Kind.CRITIC)[0].state_dict())
             self.engines["critic"] = build_engine(critic, *build)  # type: ignore[arg-type]
+        if config.losses.echo:
+            echo = Echo(config.network.decoder_widths, config.network.embedding)
+            self.engines["echo"] = build_engine(echo, *build)  # type: ignore[arg-type]
         watching = expert.to(materials.device) if expert is not None and config.watches else None
         if watching is not None and config.engine.checkpoint_activations:
             recompute(watching)
@@ -59,6 +63,7 @@ class Dubbing:
             generator=self.engines["generator"],
             critic=self.engines.get("critic"),
             expert=watching,
+            echo=self.engines.get("echo"),
         )
 
     @property

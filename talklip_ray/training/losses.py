@@ -44,6 +44,8 @@ class LossWeights:
     mouth: float = 0.0
     """Not in the paper: reconstruction once more, where the mouth is. On many faces that alone is what sound decides,
     a tenth of the patch, and without this a network learns it last."""
+    echo: float = 0.0
+    """Not in the paper: that every block of the generator can still tell what was heard (training/echo.py)."""
 
     @property
     def reconstruction(self) -> float:
@@ -58,6 +60,7 @@ class LossWeights:
             (self.critic, terms.critic),
             (self.contrast, terms.contrast),
             (self.mouth, terms.mouth),
+            (self.echo, terms.echo),
         )
         for weight, term in pairs:
             if term is not None:
@@ -66,7 +69,7 @@ class LossWeights:
 
     def check(self, where: str) -> None:
         """Raises ConfigError for weights that mean nothing."""
-        for name in ("lip", "critic", "contrast", "mouth"):
+        for name in ("lip", "critic", "contrast", "mouth", "echo"):
             if getattr(self, name) < 0:
                 raise ConfigError(where, f"`losses.{name}` must not be negative, found {getattr(self, name)}")
         if self.reconstruction <= 0:
@@ -90,6 +93,7 @@ class Terms:
     critic: Tensor | None = None
     contrast: Tensor | None = None
     mouth: Tensor | None = None
+    echo: Tensor | None = None
     critic_real: Tensor | None = None
     critic_fake: Tensor | None = None
 

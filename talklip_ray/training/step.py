@@ -1,21 +1,24 @@
 """One update of generator and critic. Knows neither Ray nor DeepSpeed, and nothing of epochs or files.
 
 The generator is improved against a critic that holds still, then the critic against pictures that hold still: those
-the generator painted before its own update, as in the released code.
+the generator painted before its own update, as in the released code. Heads that tell what was heard learn beside it,
+from blocks that hold still.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from talklip_ray.models.lip_reader import PAD, LipReader
+from talklip_ray.models.talklip import TalkLip
 from talklip_ray.training.batches import Batch
 from talklip_ray.training.collective import Whole, total, whole_of, world_size
+from talklip_ray.training.echo import Overheard, missed, overhearing
 from talklip_ray.training.engine import Engine
 from talklip_ray.training.losses import (
     LossWeights,
@@ -38,6 +41,8 @@ class Cast:
     critic: Engine | None = None
     expert: LipReader | None = None
     """Frozen and in eval mode; outside any engine."""
+    echo: Engine | None = None
+    """Heads that tell what was heard (training/echo.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +77,16 @@ def step(
     painted: list[Tensor] = []
     terms: Terms | None = None
     for batch, share in zip(parts, shares, strict=True):
-        patches_N3SS, found = objective(
-            cast, batch, weights, share=share, seed=seed, critic_learns=released_discriminator_leak
-        )
+        with _listening(cast, weights) as overheard:
+            patches_N3SS, found = objective(
+                cast, batch, weights, share=share, seed=seed, critic_learns=released_discriminator_leak
+            )
+        if cast.echo is not None and overheard is not None:
+            found = replace(found, echo=share.mean * _echoed(cast.echo, overheard))
         cast.generator.backward(weights.total(found))
         cast.generator.step(learning_rate)
+        if cast.echo is not None and overheard is not None:
+            _improve_echo(cast.echo, overheard, learning_rate, share)
         painted.append(patches_N3SS.detach())
         terms = found.detached() if terms is None else terms + found.detached()
     assert terms is not None
@@ -131,6 +141,28 @@ def improve_critic(
     critic.backward(real + fake)
     critic.step(learning_rate)
     return Terms(critic_real=real.detach(), critic_fake=fake.detach())
+
+
+def _listening(cast: Cast, weights: LossWeights) -> AbstractContextManager[Overheard | None]:
+    """What goes through the generator meanwhile, where heads are to tell of it."""
+    network = cast.generator.network
+    if cast.echo is None or not weights.echo or not isinstance(network, TalkLip):
+        return nullcontext()
+    return overhearing(network.generator)
+
+
+def _echoed(echo: Engine, overheard: Overheard) -> Tensor:
+    """What the heads, which hold still, miss of what was heard."""
+    assert overheard.heard_ND is not None, "the generator has been called"
+    with _still(echo.network, still=True):
+        return missed(echo(*overheard.means()), overheard.heard_ND)
+
+
+def _improve_echo(echo: Engine, overheard: Overheard, learning_rate: float, share: Share) -> None:
+    assert overheard.heard_ND is not None
+    told_NKD = echo(*(mean_NC.detach() for mean_NC in overheard.means()))
+    echo.backward(share.mean * missed(told_NKD, overheard.heard_ND))
+    echo.step(learning_rate)
 
 
 @torch.no_grad()
