@@ -1,6 +1,6 @@
 """Measure finished videos, or training shards: how well lips fit the sound, and what a lip reader reads in them.
 
-    python jobs/evaluate.py sync VIDEO... --weights syncnet.safetensors [--audio FILE] [--json FILE]
+    python jobs/evaluate.py sync VIDEO... [--weights syncnet.safetensors] [--audio FILE] [--json FILE]
     python jobs/evaluate.py read VIDEO... --weights reader.safetensors [--view frame] [--texts FILE.jsonl]
     python jobs/evaluate.py shards FOLDER --weights FILE.safetensors [--held-out 0.1]
 
@@ -26,7 +26,7 @@ from talklip_ray.errors import ConfigError, MediaError, StoreError, TalklipError
 from talklip_ray.evaluation.clips import Clip, View, check_length, face_clip, middle_clip
 from talklip_ray.evaluation.reading import read_lips
 from talklip_ray.evaluation.scoring import ReadRow, SyncRow, read_report, sync_report
-from talklip_ray.evaluation.sync import score_file
+from talklip_ray.evaluation.sync import score_file, speech_under
 from talklip_ray.evaluation.tables import read_table, sync_table
 from talklip_ray.faces.detect import detector_of
 from talklip_ray.media.video import File
@@ -34,10 +34,10 @@ from talklip_ray.models.checkpoints import load_reader, load_weights, read_heade
 from talklip_ray.models.crop_sync import score_crops
 from talklip_ray.models.expert_view import SIDE
 from talklip_ray.models.kinds import Kind
-from talklip_ray.models.offsets import RATE
+from talklip_ray.models.offsets import RATE, SyncScore
 from talklip_ray.models.syncnet import SyncNet
 from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL
-from talklip_ray.pipeline.weights import local_weights
+from talklip_ray.pipeline.weights import SYNCNET, local_weights
 from talklip_ray.storage.address import local_path, scheme
 from talklip_ray.storage.artifacts import fetched
 from talklip_ray.storage.store import Store
@@ -68,17 +68,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sync(args: argparse.Namespace, store: Store) -> Rows:
     """Each video with its own sound, with the one given, or with its own of those given."""
+    score: Callable[[File, File | None, SyncNet, str, str], SyncScore] = _whole_frames
+    if (args.view or (View.CROP if args.weights == SYNCNET else View.FRAME)) is View.CROP:
+        score = partial(_faces, _face_view(args, store))
     audio = args.audio * len(args.videos) if len(args.audio) == 1 else args.audio or [""] * len(args.videos)
     _check_count("--audio", audio, args.videos)
     network = _syncnet(args, store)
     pairs = list(zip(args.videos, audio, strict=True))
-    return [_sync_row(store, network, *pair) for pair in _slowly(pairs, "scoring")]
+    return [_sync_row(store, network, score, *pair) for pair in _slowly(pairs, "scoring")]
 
 
-def _sync_row(store: Store, network: SyncNet, video: str, audio: str) -> SyncRow:
+def _whole_frames(file: File, sound: File | None, network: SyncNet, where: str, audio_where: str) -> SyncScore:
+    return score_file(file, sound, network, where=where, audio_where=audio_where)
+
+
+def _faces(
+    look: Callable[[File, str], Clip], file: File, sound: File | None, network: SyncNet, where: str, audio_where: str
+) -> SyncScore:
+    crops_TSSC = look(file, where).frames_THWC
+    speech_N = speech_under(file, sound, len(crops_TSSC), where=where, audio_where=audio_where)
+    return score_crops(crops_TSSC, speech_N, network, where=where)
+
+
+def _face_view(args: argparse.Namespace, store: Store) -> Callable[[File, str], Clip]:
+    config = locate_settings(args.set)
+    return partial(face_clip, config=config, detector=detector_of(config, fetched(config.detector_weights, store)))
+
+
+def _sync_row(store: Store, network: SyncNet, score: Callable[..., SyncScore], video: str, audio: str) -> SyncRow:
     try:
         with _opened(store, video) as file, _opened(store, audio) if audio else nullcontext() as sound:
-            return SyncRow.of(video, score_file(file, sound, network, where=video, audio_where=audio), audio)
+            return SyncRow.of(video, score(file, sound, network, video, audio), audio)
     except TalklipError as error:
         return SyncRow(clip=video, audio=audio, error=str(error))
 
@@ -88,9 +108,7 @@ def read(args: argparse.Namespace, store: Store) -> Rows:
     texts = truths(args, store)
     look: Callable[[File, str], Clip] = middle_clip
     if args.view is View.CROP:
-        config = locate_settings(args.set)
-        detector = detector_of(config, fetched(config.detector_weights, store))
-        look = partial(face_clip, config=config, detector=detector)
+        look = _face_view(args, store)
     reads = _reader(args, store)
     pairs = list(zip(args.videos, texts, strict=True))
     return [_read_row(store, look, reads, *pair) for pair in _slowly(pairs, "reading")]
@@ -244,17 +262,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure videos: lip-sync error, and what a lip reader reads.")
     measures = parser.add_subparsers(dest="measure", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--weights", required=True, help="a .safetensors file: path or URI")
     common.add_argument("--json", default="", metavar="FILE", help="write everything measured there, too")
     common.add_argument("--device", default="", help="as torch names it (default: a GPU where there is one)")
     common.add_argument("--endpoint-url", default="", help="S3 endpoint, where it is not AWS's")
+    given = argparse.ArgumentParser(add_help=False)
+    given.add_argument("--weights", required=True, help="a .safetensors file: path or URI")
     beam = argparse.ArgumentParser(add_help=False)
     beam.add_argument("--beam", type=_beam, default=50, help="hypotheses kept while reading (default 50)")
     scored = measures.add_parser("sync", parents=[common], help="LSE-D and LSE-C by SyncNet")
     scored.add_argument("videos", nargs="+", metavar="VIDEO")
+    come = "a SyncNet: path or URI (default: the small one that comes with the package; weights/MODEL_CARD.md)"
+    scored.add_argument("--weights", default=SYNCNET, help=come)
+    view = "crop: the face, as dubbing finds it (default with the SyncNet that comes along); frame: the whole picture,"
+    view += " as the literature scores (default with another)"
+    scored.add_argument("--view", type=View, choices=list(View), default=None, help=view)
+    where = "a setting of finding faces, as locate.min_face=16"
+    scored.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE", help=where)
     audio = "sound instead of the videos' own: once for all, or once for each"
     scored.add_argument("--audio", action="append", default=[], metavar="FILE", help=audio)
-    seen = measures.add_parser("read", parents=[common, beam], help="read lips, and count wrong words")
+    seen = measures.add_parser("read", parents=[common, given, beam], help="read lips, and count wrong words")
     seen.add_argument("videos", nargs="+", metavar="VIDEO")
     view = "crop: the face, as dubbing finds it; frame: the frames' middle, as released readers are tested"
     seen.add_argument("--view", type=View, choices=list(View), default=View.CROP, help=view)
@@ -263,7 +289,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     told.add_argument("--text", action="append", default=[], help="what is said: once for each video, in order")
     where = "a setting of finding faces, as locate.min_face=16"
     seen.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE", help=where)
-    rows = measures.add_parser("shards", parents=[common, beam], help="the same of shards made by jobs/prepare.py")
+    made = "the same of shards made by jobs/prepare.py"
+    rows = measures.add_parser("shards", parents=[common, given, beam], help=made)
     rows.add_argument("folder", metavar="FOLDER")
     share = "only the rows that training with this data.hold_out validates on"
     rows.add_argument("--held-out", type=float, default=0.0, metavar="SHARE", help=share)

@@ -100,7 +100,7 @@ def label(path: Path, data: str) -> str:
 def sign(card: Path, digest: str) -> None:
     """Put the weights' digest into the model card beside them, if there is one."""
     if card.exists():
-        card.write_text(re.sub(r"(SHA-256 of the tensors: `)\w*", rf"\g<1>{digest[:16]}", card.read_text()))
+        card.write_text(re.sub(r"(SHA-256 of the tensors: `)\w*", rf"\g<1>{digest[:16]}", card.read_text(), count=1))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -76,6 +76,23 @@ def score_file(
     return search.score()
 
 
+def speech_under(
+    video: File, audio: File | None, count: int, *, where: str, audio_where: str = ""
+) -> NDArray[np.int16]:
+    """What is heard with ``count`` frames of 1/25 s from the first on, 16 kHz: of a video's own sound (``audio`` None)
+    or of a dub that starts when the title does. Shorter where the sound is.
+
+    Raises NoSoundError where there is none at all.
+    """
+    heard, audio_where = (video, where) if audio is None else (audio, audio_where or where)
+    info, sound = probe_video(video, where), probe_audio(heard, audio_where)
+    begins = _own_start(video, where) if audio is None else info.origin
+    zero = nearest_step(int(info.pts_N[0]) * info.time_base - begins, SPEECH_RATE)
+    stop = min(zero + count * _SAMPLES, sound.num_speech_samples)
+    speech_N = read_speech(heard, sound, zero, max(zero, stop), audio_where)
+    return np.clip(np.rint(speech_N * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
 def shown_at(info: VideoInfo, count: int) -> NDArray[np.int64]:
     """Numbers of the frames shown at the first ``count`` ticks of 1/25 s from the first frame on.
 

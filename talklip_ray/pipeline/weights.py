@@ -12,16 +12,24 @@ from talklip_ray.pipeline.run import Run
 from talklip_ray.storage.artifacts import cache_folder, fetch
 from talklip_ray.storage.store import Store
 
+SYNCNET = "syncnet"
+SHIPPED = (STARTER, SYNCNET)
+"""Weights that come with the package, by name; weights/MODEL_CARD.md says what each is."""
+
 
 def starter_path() -> Path:
-    """The weights that come with the package: one synthetic face, a demonstration."""
-    return Path(str(resources.files("talklip_ray") / "weights" / "starter.safetensors"))
+    return shipped(STARTER)
+
+
+def shipped(name: str) -> Path:
+    """The file of the weights that come with the package as ``name``, one of SHIPPED."""
+    return Path(str(resources.files("talklip_ray") / "weights" / f"{name}.safetensors"))
 
 
 def local_weights(store: Store, weights: str) -> Path:
-    """The weights file on this machine. Raises WeightsError when there is none."""
-    if weights == STARTER:
-        return starter_path()
+    """The weights file on this machine: one of SHIPPED, a path or a URI. Raises WeightsError when there is none."""
+    if weights in SHIPPED:
+        return shipped(weights)
     try:
         return fetch(store, weights, cache_folder())
     except (StoreError, SourceChangedError) as error:
