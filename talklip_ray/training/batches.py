@@ -163,7 +163,7 @@ def assemble(chosen: Sequence[tuple[Sample, list[Window]]], network: NetworkConf
     for sample, windows in chosen:
         crops_TSSC = sample.piece.crops_TSSC
         poses += [_seen(crops_TSSC[w.pose : w.pose + w.length], w) for w in windows]
-        identities += [_seen(crops_TSSC[w.identity : w.identity + w.length], w) for w in windows]
+        identities += [_disguised(_seen(crops_TSSC[w.identity : w.identity + w.length], w), w) for w in windows]
     steps = [_steps(sample, windows, network) for sample, windows in chosen]
     spans = [sample.voice for sample, _ in chosen]
     batch = partial(
@@ -193,6 +193,8 @@ def _windows(sample: Sample, draw: Draw, data: DataConfig) -> tuple[Sample, list
         count=data.windows,
         flip=data.flip,
         brightness=data.brightness,
+        move=data.move_identity,
+        hide=data.hide_identity,
     )
     return (sample, windows) if windows else None
 
@@ -202,6 +204,22 @@ def _seen(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
         brighter = np.clip(_LEVELS * np.float32(window.gain) + np.float32(0.5), 0, 255).astype(np.uint8)
         crops_TSSC = cv2.LUT(crops_TSSC.reshape(-1), brighter).reshape(crops_TSSC.shape)
     return crops_TSSC[:, :, ::-1] if window.flip else crops_TSSC
+
+
+def _disguised(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
+    """Who it is, so that its pixels cannot be copied: moved, its lower half hidden."""
+    side = crops_TSSC.shape[1]
+    if window.moved is not None:
+        right, down, turned, scaled = window.moved
+        matrix_23 = cv2.getRotationMatrix2D((side / 2, side / 2), np.degrees(turned), np.exp(scaled))
+        matrix_23[:, 2] += right * side, down * side
+        crops_TSSC = np.stack(
+            [cv2.warpAffine(crop, matrix_23, (side, side), borderMode=cv2.BORDER_REPLICATE) for crop in crops_TSSC]
+        )
+    if window.hidden is not None:
+        crops_TSSC = crops_TSSC.copy()
+        crops_TSSC[:, side // 2 :] = window.hidden
+    return crops_TSSC
 
 
 def _steps(sample: Sample, windows: list[Window], network: NetworkConfig) -> np.ndarray:

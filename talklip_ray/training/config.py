@@ -77,6 +77,11 @@ class DataConfig:
     """Probability that a window is mirrored left to right."""
     brightness: float = 0.0
     """Largest change of a window's brightness, as a share of it."""
+    move_identity: float = 0.0
+    """Who it is, is shown shifted by up to this share of its side, turned and scaled by as much: so that it can only
+    be told from, not copied."""
+    hide_identity: float = 0.0
+    """Probability that the lower half of who it is, is hidden as well: a mouth that is not shown must be heard."""
     hold_out: float = 0.0
     """Share of the clips, chosen by their names, that is only ever used to validate."""
     cache_bytes: int = 4 << 30
@@ -212,6 +217,11 @@ class RunSettings:
             ),
             (self.data.window > 0, f"`data.window` must be positive, got {self.data.window}"),
             (0 <= self.data.hold_out < 1, f"`data.hold_out` must be in [0, 1), got {self.data.hold_out}"),
+            (
+                0 <= self.data.move_identity < 1,
+                f"`data.move_identity` must be in [0, 1), got {self.data.move_identity}",
+            ),
+            (0 <= self.data.hide_identity <= 1, f"`data.hide_identity` must be 0 to 1, got {self.data.hide_identity}"),
             (
                 0 <= self.engine.zero_stage <= 3,
                 f"`engine.zero_stage` must be 0 to 3, got {self.engine.zero_stage}",

@@ -10,6 +10,7 @@ K negatives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -44,6 +45,8 @@ class LossWeights:
     mouth: float = 0.0
     """Not in the paper: reconstruction once more, where the mouth is. On many faces that alone is what sound decides,
     a tenth of the patch, and without this a network learns it last."""
+    motion: float = 0.0
+    """Not in the paper: that the mouth moves as it should, whatever it looks like (`motion`)."""
     echo: float = 0.0
     """Not in the paper: that every block of the generator can still tell what was heard (training/echo.py)."""
 
@@ -60,6 +63,7 @@ class LossWeights:
             (self.critic, terms.critic),
             (self.contrast, terms.contrast),
             (self.mouth, terms.mouth),
+            (self.motion, terms.motion),
             (self.echo, terms.echo),
         )
         for weight, term in pairs:
@@ -69,7 +73,7 @@ class LossWeights:
 
     def check(self, where: str) -> None:
         """Raises ConfigError for weights that mean nothing."""
-        for name in ("lip", "critic", "contrast", "mouth", "echo"):
+        for name in ("lip", "critic", "contrast", "mouth", "motion", "echo"):
             if getattr(self, name) < 0:
                 raise ConfigError(where, f"`losses.{name}` must not be negative, found {getattr(self, name)}")
         if self.reconstruction <= 0:
@@ -93,6 +97,7 @@ class Terms:
     critic: Tensor | None = None
     contrast: Tensor | None = None
     mouth: Tensor | None = None
+    motion: Tensor | None = None
     echo: Tensor | None = None
     critic_real: Tensor | None = None
     critic_fake: Tensor | None = None
@@ -121,6 +126,18 @@ def at_the_mouth(patches_NCSS: Tensor) -> Tensor:
     """The part of a patch in which a mouth moves, as face boxes lie: shares MOUTH of its height and width."""
     (top, bottom), (left, right) = ([round(share * patches_NCSS.shape[-1]) for share in shares] for shares in MOUTH)
     return patches_NCSS[..., top:bottom, left:right]
+
+
+def motion(patches_NCSS: Tensor, targets_NCSS: Tensor, frames_of_clip_B: Sequence[int]) -> Tensor:
+    """Mean absolute difference once more, after each clip's own mean difference has been taken out.
+
+    Where a face is painted a little too dark throughout, all that L1 ever asks for is more light, and nothing tells
+    which frames the mouth was open in; on many people that hides what sound decides for long. ``frames_of_clip_B``:
+    how many of the N pictures, in order, are of each clip; a clip with one says nothing.
+    """
+    apart_NCSS = patches_NCSS.float() - targets_NCSS.float()
+    clips = torch.split(apart_NCSS, list(frames_of_clip_B))
+    return torch.cat([clip - clip.mean(0, keepdim=True) for clip in clips]).abs().mean()
 
 
 def genuine(logits_N: Tensor) -> Tensor:

@@ -116,9 +116,9 @@ def starter() -> TrainConfig:
     """
     network = replace(
         small("l"),
-        encoder_widths=(16, 32, 48, 64, 96, 128, 160),
-        decoder_widths=(160, 160, 144, 96, 64, 48, 32),
-        output_width=16,
+        encoder_widths=(8, 16, 24, 48, 96, 128, 160),
+        decoder_widths=(160, 128, 128, 96, 64, 32, 16),
+        output_width=8,
         embedding=160,
         local_widths=(16, 32, 64, 96, 160),
     )

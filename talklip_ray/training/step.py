@@ -27,6 +27,7 @@ from talklip_ray.training.losses import (
     contrast,
     forged,
     genuine,
+    motion,
     negatives,
     reading,
     reconstruction,
@@ -119,6 +120,10 @@ def objective(
     if weights.mouth:
         own = reconstruction(at_the_mouth(patches_N3SS), at_the_mouth(batch.targets_N3SS))
         terms = replace(terms, mouth=share.mean * own)
+    if weights.motion:
+        clips = batch.frames_of_clip_B or (batch.num_frames,)
+        moved = motion(at_the_mouth(patches_N3SS), at_the_mouth(batch.targets_N3SS), clips)
+        terms = replace(terms, motion=share.mean * moved)
     with cast.generator.autocast():
         if cast.critic is not None and weights.critic:
             with _still(cast.critic.network, still=not critic_learns):

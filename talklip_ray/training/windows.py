@@ -10,7 +10,7 @@ Where there are fewer clips than a step takes, steps run on from one epoch into 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -53,6 +53,10 @@ class Window:
     length: int
     flip: bool = False
     gain: float = 1.0
+    moved: tuple[float, float, float, float] | None = None
+    """How who it is, is shown: right and down in sides, turned in radians, scaled by its exponential."""
+    hidden: tuple[int, int, int] | None = None
+    """Colour that covers the lower half of who it is."""
 
     @property
     def pose_frames(self) -> range:
@@ -136,6 +140,8 @@ def choose_windows(
     count: int = 0,
     flip: float = 0.0,
     brightness: float = 0.0,
+    move: float = 0.0,
+    hide: float = 0.0,
 ) -> list[Window]:
     """Windows of one clip, ascending, each with an identity window that starts elsewhere.
 
@@ -149,7 +155,8 @@ def choose_windows(
     chosen = np.sort(rng.choice(starts, min(wanted, len(starts)), replace=False))
     if not count:
         chosen = _apart(chosen, RELEASED_SPACING)
-    return [_window(int(pose), starts, rng, length, flip, brightness) for pose in chosen]
+    windows = [_window(int(pose), starts, rng, length, flip, brightness) for pose in chosen]
+    return [_disguised(window, rng, move, hide) for window in windows] if move or hide else windows
 
 
 def _apart(starts: np.ndarray, spacing: int) -> np.ndarray:
@@ -171,3 +178,10 @@ def _window(
         flip=bool(rng.random() < flip),
         gain=float(1.0 + rng.uniform(-brightness, brightness)),
     )
+
+
+def _disguised(window: Window, rng: np.random.Generator, move: float, hide: float) -> Window:
+    right, down, turned, scaled = (float(value) for value in rng.uniform(-move, move, 4))
+    blue, green, red = (int(value) for value in rng.integers(0, 256, 3))
+    hidden = (blue, green, red) if rng.random() < hide else None
+    return replace(window, moved=(right, down, turned, scaled) if move else None, hidden=hidden)

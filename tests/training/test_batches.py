@@ -14,7 +14,7 @@ from talklip_ray.models.talklip import NetworkConfig, small
 from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.training.batches import Batch, assemble, drawn_from, train_batch, valid_batches
 from talklip_ray.training.config import DataConfig, TrainConfig
-from talklip_ray.training.reading import Rows
+from talklip_ray.training.reading import Rows, Sample, listen
 from talklip_ray.training.shards import Piece
 from talklip_ray.training.windows import Place, Window
 from tests.training.conftest import Held
@@ -185,3 +185,23 @@ def test_a_whole_batch_moves_to_the_device(talking):
     given = [*moved.inputs(), moved.targets_N3SS, moved.spoken and moved.spoken.frames_BTHWC]
     assert [tensor is not None and tensor.device.type for tensor in given] == ["meta"] * 6
     assert moved.positions_B == batch.positions_B
+
+
+def test_who_it_is_is_shown_moved_or_half_hidden_and_the_target_never(talking):
+    network = small("l")
+    sample = Sample(piece=talking(num_frames=20, seed=2), voice=listen(talking(num_frames=20, seed=2), network.voice))
+
+    def shown(**disguise):
+        return assemble([(sample, [Window(pose=4, identity=9, length=1, **disguise)])], network)
+
+    plain, moved, hidden = shown(), shown(moved=(0.25, 0.0, 0.0, 0.0)), shown(hidden=(1, 2, 3))
+    (before,), (after,) = plain.identities_NSSC.numpy(), moved.identities_NSSC.numpy()
+    assert (after[:, 24:] == before[:, :-24]).all()  # a quarter of 96 to the right
+    assert (after[:, :24] == before[:, :1]).all()
+    (covered,) = hidden.identities_NSSC.numpy()
+    assert (covered[48:] == (1, 2, 3)).all()
+    assert (covered[:48] == before[:48]).all()
+    for other in (moved, hidden):
+        assert torch.equal(other.poses_NSSC, plain.poses_NSSC)
+    turned = shown(moved=(0.0, 0.0, np.pi / 2, 0.0)).identities_NSSC.numpy()[0]
+    assert np.abs(turned[8:-8, 8:-8].astype(int) - np.rot90(before)[8:-8, 8:-8]).mean() < 12

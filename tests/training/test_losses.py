@@ -21,6 +21,7 @@ from talklip_ray.training.losses import (
     contrast,
     forged,
     genuine,
+    motion,
     negatives,
     others,
     reading,
@@ -213,3 +214,24 @@ def test_the_mouth_counts_on_top_of_everything_else() -> None:
     assert float(LossWeights(mouth=2.0).total(terms(l1=1.0, mouth=0.5))) == pytest.approx(2.0)
     with pytest.raises(ConfigError, match=r"losses\.mouth"):
         LossWeights(mouth=-1.0).check("here")
+
+
+def test_motion_forgives_each_clip_its_own_shade_and_asks_for_what_moves():
+    targets_N1SS = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(3))
+    shade_N = torch.tensor([0.2, 0.2, 0.2, -0.1, -0.1])[:, None, None, None]
+    assert float(motion(targets_N1SS + shade_N, targets_N1SS, (3, 2))) == pytest.approx(0.0, abs=1e-7)
+    assert float(motion(targets_N1SS + shade_N, targets_N1SS, (5,))) > 0.1  # another clip's shade is not its own
+    wrong_N1SS = targets_N1SS.clone()
+    wrong_N1SS[3] += 0.4
+    # The clip of two is 0.2 off its mean in both, of five pictures
+    assert float(motion(wrong_N1SS, targets_N1SS, (3, 2))) == pytest.approx(2 * 0.2 / 5)
+    assert float(motion(wrong_N1SS, targets_N1SS, (1, 1, 1, 1, 1))) == 0.0
+
+
+def test_motion_tells_an_open_mouth_from_a_closed_one_where_l1_only_asks_for_light():
+    targets_N1SS = torch.tensor([0.2, 0.4])[:, None, None, None]
+    losses = ((lambda x: F.l1_loss(x, targets_N1SS), [-1, -1]), (lambda x: motion(x, targets_N1SS, (2,)), [1, -1]))
+    for loss, pulls in losses:
+        dark_N1SS = torch.zeros(2, 1, 1, 1, requires_grad=True)
+        loss(dark_N1SS).backward()
+        assert torch.sign(dark_N1SS.grad).flatten().tolist() == pulls

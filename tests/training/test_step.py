@@ -13,7 +13,7 @@ from talklip_ray.training.batches import assemble
 from talklip_ray.training.config import EngineConfig, EngineKind, OptimizerConfig, Precision
 from talklip_ray.training.engine import PlainEngine, build_engine
 from talklip_ray.training.engine_state import read_parts, write_part
-from talklip_ray.training.losses import LossWeights, forged, genuine, reconstruction
+from talklip_ray.training.losses import LossWeights, at_the_mouth, forged, genuine, reconstruction
 from talklip_ray.training.reading import Sample, listen
 from talklip_ray.training.step import Cast, improve_critic, objective, step, validate
 from talklip_ray.training.windows import Window
@@ -227,3 +227,16 @@ def test_the_mouth_is_reported_and_pulls_only_where_it_is(batch_for):
     assert float(pull_SS[60:80, 30:60].min()) > 0
     assert float(pull_SS[:50].max()) == float(pull_SS[:, :15].max()) == 0
     assert "mouth" not in step(Cast(generator=engine), [batch], LossWeights(), 1e-3).floats()
+
+
+def test_motion_is_reported_by_clip_and_pulls_only_at_the_mouth(batch_for):
+    engine = plain()
+    batch = replace(batch_for(), frames_of_clip_B=(2, 2), positions_B=(0, 1))
+    patches_N3SS, terms = objective(Cast(generator=engine), batch, LossWeights(motion=2.0))
+    patches_N3SS.retain_grad()
+    apart_NCSS = at_the_mouth(patches_N3SS - batch.targets_N3SS).detach()
+    own = [part - part.mean(0) for part in apart_NCSS.split(2)]
+    assert terms.motion.item() == pytest.approx(float(torch.cat(own).abs().mean()), rel=1e-5)
+    terms.motion.backward()
+    assert float(patches_N3SS.grad[..., :50, :].abs().max()) == 0
+    assert "motion" not in step(Cast(generator=engine), [batch], LossWeights(), 1e-3).floats()

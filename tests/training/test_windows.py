@@ -122,3 +122,16 @@ def test_flips_and_brightness_are_drawn_as_often_and_as_far_as_asked():
     assert all(0.9 <= window.gain <= 1.1 for window in windows)
     assert len({window.gain for window in windows}) > 300
     assert {(w.flip, w.gain) for w in choose_windows(usable(50), rng(), length=1, count=50)} == {(False, 1.0)}
+
+
+def test_who_it_is_is_moved_and_hidden_as_far_and_as_often_as_asked():
+    windows = choose_windows(usable(400), rng(), length=1, count=400, move=0.1, hide=0.25)
+    assert all(len(window.moved) == 4 and max(map(abs, window.moved)) <= 0.1 for window in windows)
+    assert max(abs(window.moved[2]) for window in windows) > 0.09
+    assert 60 < sum(window.hidden is not None for window in windows) < 140
+    plain = choose_windows(usable(400), rng(), length=1, count=400)
+    assert {(window.moved, window.hidden) for window in plain} == {(None, None)}
+    assert [(w.pose, w.identity) for w in plain] == [(w.pose, w.identity) for w in windows]
+    (hidden, *_) = choose_windows(usable(9), rng(), length=1, count=3, hide=1.0)
+    assert hidden.moved is None
+    assert hidden.hidden is not None
