@@ -154,6 +154,8 @@ def print_summary(summary: Summary) -> None:
     out.print(table)
     rate = summary.frames / summary.wall_seconds if summary.wall_seconds else 0.0
     out.print(f"{summary.frames} frames in {summary.wall_seconds:.1f} s, {rate:.1f} frames/s; run {summary.run}")
+    if summary.reused_parts:
+        out.print(f"{summary.reused_parts} parts taken over from a run that ended early")
     busy = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.stage_seconds.items())
     if busy:
         out.print(f"busy seconds: {busy}")

@@ -9,6 +9,7 @@ A row is flat, as Ray Data and Arrow want it: what is small and structured is on
     plan       segment        str               a Segment as JSON; "" in a row that only reports
                failures       str               [Failure, ...] as JSON: what was lost on the way to here
                skipped        str               [{title, language}, ...] as JSON: committed already
+               parts          str               [Part, ...] as JSON: staged already, by a run that ended early
                seconds        str               {stage: busy seconds} as JSON
     locate     boxes_T4       int32  [T,4]      zeros where no face is used
                verdicts_T     uint8  [T]        a Verdict a frame
@@ -18,7 +19,7 @@ A row is flat, as Ray Data and Arrow want it: what is small and structured is on
                num_steps_P    int64  [P]        steps the dub has in all
                steps_PT       int64  [P,T]      the absolute step each frame takes; -1: the dub says nothing here
     generate   patches_PTSSC  uint8  [P,T,S,S,3]
-    compose    parts          str               [Part, ...] as JSON; arrays of earlier stages are dropped
+    compose    parts          str               those just made are added; arrays of earlier stages are dropped
 
 Full frames are never in a row (a 1080p frame is 225 crops).
 """

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talklip_ray import __version__
-from talklip_ray.errors import MediaError
+from talklip_ray.errors import MediaError, NotFoundError, TransientStoreError
 from talklip_ray.media.assembling import assemble
 from talklip_ray.media.sound import Sound
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Part
-from talklip_ray.storage.commit import Commit, parts_uri, product_uri, publish
+from talklip_ray.storage.commit import Commit, is_done, parts_uri, product_uri, publish, read_commit
 from talklip_ray.storage.uri import open_store
 
 
@@ -41,8 +41,24 @@ class Done:
 def assemble_title(run: Run, parts: Sequence[Part]) -> Done:
     """Publishes the product of one title and language; returns what the report says of it.
 
+    Another run that does the same may be first, and takes the parts away: its product is as good as ours.
     Raises MediaError when the parts are not the complete set, StoreError when storage refuses.
     """
+    try:
+        return _assemble(run, parts)
+    except NotFoundError as error:
+        one, store = parts[0], open_store(run.config.storage)
+        name = one.placement.fingerprint
+        if not is_done(store, run.output, one.title, one.placement.language, name):
+            raise TransientStoreError(
+                error.where, "a staged part must stay until its title is done; run it again"
+            ) from error
+        commit = read_commit(store, run.output, one.title, one.placement.language)
+        assert commit is not None, "it is done"
+        return _done(run, one, commit, 0.0)
+
+
+def _assemble(run: Run, parts: Sequence[Part]) -> Done:
     started = time.perf_counter()
     parts = sorted(parts, key=lambda part: part.index)
     one = parts[0]
@@ -88,13 +104,17 @@ def assemble_title(run: Run, parts: Sequence[Part]) -> Done:
         )
         commit = publish(store, run.output, product, commit)
     store.delete_prefix(parts_uri(run.output, commit.fingerprint, one.title, one.placement.language))
+    return _done(run, one, commit, time.perf_counter() - started)
+
+
+def _done(run: Run, one: Part, commit: Commit, busy: float) -> Done:
     return Done(
         title=one.title,
         language=one.placement.language,
         uri=product_uri(run.output, one.title, one.placement.language),
-        num_frames=num_frames,
+        num_frames=commit.num_frames,
         num_bytes=commit.product_size,
         seconds=float(one.placement.end_pts * one.format.time_base - one.format.origin),
-        verdicts=dict(verdicts),
-        busy=time.perf_counter() - started,
+        verdicts=dict(commit.verdicts),
+        busy=busy,
     )

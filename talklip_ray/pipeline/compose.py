@@ -20,8 +20,8 @@ from talklip_ray.media.reading import read_pictures, read_pictures_backwards
 from talklip_ray.media.writing import PartWriter
 from talklip_ray.pipeline.listen import SILENT
 from talklip_ray.pipeline.run import Run
-from talklip_ray.records import Part, Placement, Row, Segment, Verdict, dump
-from talklip_ray.storage.commit import part_uri
+from talklip_ray.pipeline.staging import stage_part
+from talklip_ray.records import Part, Placement, Row, Segment, Verdict, dump, load_parts
 from talklip_ray.storage.uri import open_store
 
 LANES = 4
@@ -29,7 +29,7 @@ LANES = 4
 
 
 class Compose:
-    """Reads ``segment``, boxes_T4, verdicts_T, steps_PT and patches_PTSSC. Adds ``parts`` and drops the arrays."""
+    """Reads ``segment``, boxes_T4, verdicts_T, steps_PT and patches_PTSSC. Adds to ``parts`` and drops the arrays."""
 
     name = "compose"
 
@@ -41,10 +41,10 @@ class Compose:
     def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
         for row in rows:
             parts = self._compose(row, Segment.from_json(row["segment"]))
-            yield _news(row) | {"parts": dump(parts)}
+            yield _news(row) | {"parts": dump([*load_parts(row["parts"]), *parts])}
 
     def idle(self, row: Row) -> Row:
-        return _news(row) | {"parts": "[]"}
+        return _news(row)
 
     def _compose(self, row: Row, segment: Segment) -> list[Part]:
         parts: list[Part] = []
@@ -80,7 +80,8 @@ class Compose:
                     writers[lane].write(shown, segment.out_pts(placement, picture.index))
                     verdicts[lane][verdict.name.lower()] += 1
         for (p, placement), counts in zip(lanes, verdicts, strict=True):
-            yield self._stage(segment, placement, folder / f"{p}.nut", counts)
+            path = folder / f"{p}.nut"
+            yield stage_part(self.store, self.run.output, segment, placement, path, counts)
 
     def _repainted(self, row: Row, p: int, segment: Segment, picture: Picture) -> tuple[Picture, Verdict]:
         """The frame with its patch, or the frame as it is and why."""
@@ -111,33 +112,7 @@ class Compose:
             preset=self.config.preset,
         )
 
-    def _stage(self, segment: Segment, placement: Placement, path: Path, counts: Counter[str]) -> Part:
-        order = segment.count - 1 - segment.index if placement.reverse else segment.index
-        index = placement.take * segment.count + order
-        uri = part_uri(
-            self.run.output,
-            placement.fingerprint,
-            segment.title,
-            placement.language,
-            take=placement.take,
-            start=segment.start,
-            stop=segment.stop,
-        )
-        stat = self.store.upload(path, uri)
-        return Part(
-            title=segment.title,
-            video=segment.video,
-            video_etag=segment.video_etag,
-            index=index,
-            uri=uri,
-            num_frames=sum(counts.values()),
-            num_bytes=stat.size,
-            verdicts=dict(counts),
-            placement=placement,
-            format=segment.format,
-        )
-
 
 def _news(row: Row) -> Row:
     """What the driver needs to hear."""
-    return {name: row[name] for name in ("segment", "failures", "skipped", "seconds")}
+    return {name: row[name] for name in ("segment", "failures", "skipped", "parts", "seconds")}

@@ -46,6 +46,8 @@ class Ledger:
         self.rejected = len(self.failures)
         self.seconds: dict[str, float] = defaultdict(float)
         self.segments = 0
+        self.reused = 0
+        """Parts that an earlier run had staged."""
 
     def take(self, row: Row) -> list[list[Part]]:
         """Books a row; returns the complete sets of parts it brought about."""
@@ -56,7 +58,9 @@ class Ledger:
         for skipped in json.loads(row["skipped"]):
             self.entries[skipped["title"], skipped["language"]].state = State.SKIPPED
         ready = []
-        for part in load_parts(row.get("parts", "[]")):
+        parts = load_parts(row["parts"])
+        self.reused += 0 if row["segment"] else len(parts)
+        for part in parts:
             entry = self.entries[part.title, part.placement.language]
             if entry.state is not State.PENDING:
                 continue

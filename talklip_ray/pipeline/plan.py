@@ -1,4 +1,4 @@
-"""plan: a title becomes segments. Reads containers, never decodes pictures; what is committed is left out."""
+"""plan: a title becomes segments. Reads containers, never decodes pictures; what is committed or staged is left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from talklip_ray.media.audio import AudioInfo, probe_audio
 from talklip_ray.media.probing import VideoInfo, probe_video
 from talklip_ray.pipeline.quarantine import failure, work_row
 from talklip_ray.pipeline.run import Run
-from talklip_ray.records import Dub, Failure, PictureFormat, Placement, Row, Segment, SyncMode, Title
+from talklip_ray.pipeline.staging import Span, Staged, staged_parts, taken_from
+from talklip_ray.records import Dub, Failure, Part, PictureFormat, Placement, Row, Segment, SyncMode, Title
 from talklip_ray.storage.commit import fingerprint, is_done
 from talklip_ray.storage.store import Stat, Store
 from talklip_ray.storage.uri import open_store
@@ -34,6 +35,8 @@ class Survey:
     failures: tuple[Failure, ...]
     skipped: tuple[str, ...]
     """Languages committed already under the same fingerprint."""
+    parts: tuple[Part, ...]
+    """Staged by an earlier run that did not come to its end; the segments are without them."""
     seconds: float
     """Length of the picture."""
 
@@ -67,9 +70,9 @@ class Plan:
                 lost = [failure(error, stage=self.name, title=title.id, language=d.language) for d in title.dubs]
                 yield work_row(None, failures=lost)
                 continue
-            if found.failures or found.skipped:
+            if found.failures or found.skipped or found.parts:
                 skipped = [{"title": title.id, "language": language} for language in found.skipped]
-                yield work_row(None, failures=found.failures, skipped=skipped)
+                yield work_row(None, failures=found.failures, skipped=skipped, parts=found.parts)
             yield from (work_row(segment) for segment in found.segments)
 
     def idle(self, row: Row) -> Row:
@@ -86,6 +89,7 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
     with store.open(title.video, etag=video.etag) as file:
         info = probe_video(file, title.video)
     passes: list[Placement] = []
+    staged: dict[str, dict[Span, Staged]] = {}
     failures: list[Failure] = []
     skipped: list[str] = []
     for dub in title.dubs:
@@ -96,13 +100,20 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
                 skipped.append(dub.language)
             else:
                 passes += takes(info, sound, dub, etag, title.sync_mode, name)
+                staged[dub.language] = staged_parts(store, run.output, title.id, dub.language, name)
         except TalklipError as error:
             failures.append(failure(error, stage=Plan.name, title=title.id, language=dub.language))
-    segments = _segments(
-        title, video, info, cut(info, run.config.plan.segment_seconds), passes, margin(run.config.locate)
-    )
+    segments: list[Segment] = []
+    parts: list[Part] = []
+    spans = cut(info, run.config.plan.segment_seconds) if passes else []
+    for segment in _segments(title, video, info, spans, passes, margin(run.config.locate)):
+        there, left = taken_from(segment, staged)
+        parts += there
+        if left or not segment.placements:
+            segments.append(replace(segment, placements=tuple(left)))
     return Survey(
-        segments=tuple(segments) if passes else (),
+        segments=tuple(segments),
+        parts=tuple(parts),
         failures=tuple(failures),
         skipped=tuple(skipped),
         seconds=float(info.duration),

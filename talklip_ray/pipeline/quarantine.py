@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from talklip_ray.errors import TalklipError, TransientStoreError
-from talklip_ray.records import Failure, Row, Segment, dump, load_failures
+from talklip_ray.records import Failure, Part, Row, Segment, dump, load_failures
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,18 @@ class Stage(Protocol):
 
 
 def work_row(
-    segment: Segment | None, *, failures: Iterable[Failure] = (), skipped: Iterable[dict[str, str]] = ()
+    segment: Segment | None,
+    *,
+    failures: Iterable[Failure] = (),
+    skipped: Iterable[dict[str, str]] = (),
+    parts: Iterable[Part] = (),
 ) -> Row:
     """A row as ``plan`` makes it; without a segment it only carries news to the driver."""
     return {
         "segment": segment.to_json() if segment else "",
         "failures": dump(list(failures)),
         "skipped": dump(list(skipped)),
+        "parts": dump(list(parts)),
         "seconds": "{}",
     }
 

@@ -50,6 +50,8 @@ class Summary:
     frames: int
     """Frames published by this run."""
     weights_digest: str
+    reused_parts: int = 0
+    """Encoded segments that an earlier, interrupted run had left."""
     adapted: list[dict[str, Any]] = field(default_factory=list)
     """What adapting came to, a records.Adaptation for each title; [] where nobody asked for it."""
 
@@ -71,6 +73,7 @@ def summarise(run: Run, ledger: Ledger, wall_seconds: float) -> Summary:
         wall_seconds=round(wall_seconds, 3),
         frames=sum(one.num_frames for one in done),
         weights_digest=run.weights_digest,
+        reused_parts=ledger.reused,
         adapted=[asdict(one) for one in run.adapted.values()],
     )
 

@@ -91,25 +91,6 @@ def parts_uri(output: str, fingerprint: str, title: str, language: str) -> str:
     return join(output, "_talklip", "parts", fingerprint, _name(title), _name(language))
 
 
-def part_uri(
-    output: str,
-    fingerprint: str,
-    title: str,
-    language: str,
-    *,
-    take: int,
-    start: int,
-    stop: int,
-    suffix: str = "nut",
-) -> str:
-    """One part, named by its frames.
-
-    A rerun that cuts the title otherwise must not take it for another span.
-    """
-    folder = parts_uri(output, fingerprint, title, language)
-    return join(folder, f"{take:03d}-{start:09d}-{stop:09d}.{suffix}")
-
-
 def run_uri(output: str, run: str, *names: str) -> str:
     """The folder of a run's own files, or what ``names`` says in it."""
     return join(output, "_talklip", "runs", _name(run), *names)

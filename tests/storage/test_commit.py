@@ -22,7 +22,6 @@ from talklip_ray.storage.commit import (
     Commit,
     fingerprint,
     is_done,
-    part_uri,
     product_uri,
     publish,
     read_commit,
@@ -236,15 +235,7 @@ def test_the_layout_is_the_documented_one() -> None:
     assert commits.record_uri("s3://out/run", "film", "es") == "s3://out/run/film/es.json"
     assert commits.run_uri("out", "r1", "results.parquet") == "out/_talklip/runs/r1/results.parquet"
     assert commits.faces_uri("out", "abc", "0.npz") == "out/_talklip/faces/abc/0.npz"
-    assert (
-        part_uri("out", "fff", "film", "es", take=1, start=0, stop=250)
-        == "out/_talklip/parts/fff/film/es/001-000000000-000000250.nut"
-    )
-
-
-def test_parts_of_another_cut_of_the_title_have_other_names() -> None:
-    spans = [(0, 250), (0, 125), (125, 250)]
-    assert len({part_uri("out", "f", "t", "es", take=0, start=a, stop=b) for a, b in spans}) == 3
+    assert commits.parts_uri("out", "fff", "film", "es") == "out/_talklip/parts/fff/film/es"
 
 
 @pytest.mark.parametrize(
