@@ -193,6 +193,31 @@ class StorageConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FaultsConfig:
+    """What is done about work that fails."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    attempts: int = 3
+    """How often a stage is tried on a segment where another try may help: throttling, resets, lack of memory."""
+    pause_seconds: float = 1.0
+    """Longest pause before the second try; it doubles with every further one, and is drawn at random."""
+    stage_seconds: float = 900.0
+    """Longest a stage of a run may take over what it works on at once; then its process is killed. 0: for ever."""
+    most_failed: float = 1.0
+    """Stop the run once more than this share of titles has failed (after the first 20); 1 never stops."""
+
+    def __post_init__(self) -> None:
+        for ok, rule in (
+            (self.attempts >= 1, f"`faults.attempts` must be 1 or more, found {self.attempts}"),
+            (self.pause_seconds >= 0, f"`faults.pause_seconds` must not be negative, found {self.pause_seconds}"),
+            (self.stage_seconds >= 0, f"`faults.stage_seconds` must not be negative, found {self.stage_seconds}"),
+        ):
+            if not ok:
+                raise ConfigError("settings", rule)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DubConfig:
     """A whole dubbing run."""
 
@@ -208,8 +233,7 @@ class DubConfig:
     """None: every title is dubbed with the run's weights as they are."""
     pools: Pools | None = None
     """None: sized to the machine or cluster the run finds itself on."""
-    max_failed_share: float = 1.0
-    """Stop the run once more than this share of titles has failed (after the first 20); 1 never stops."""
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
 
     def pixels(self) -> dict[str, Any]:
         """The settings that change picture or sound: part of every fingerprint.

@@ -61,6 +61,10 @@ class NoSoundError(MediaError):
     """A dub without an audio track, or without one decodable sample."""
 
 
+class TimeLimitError(TitleError):
+    """Work on a segment hung until its process was killed."""
+
+
 class SourceChangedError(TitleError):
     """The source object is not the one the segment was planned on."""
 

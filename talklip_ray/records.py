@@ -255,6 +255,9 @@ class Failure:
     message: str
     segment: int = -1
     """Which segment, -1 when the whole title is meant."""
+    start: int = -1
+    stop: int = -1
+    """The segment's frames, start .. stop-1; -1 when the whole title is meant."""
     attempts: int = 1
     retryable: bool = False
 

@@ -16,6 +16,7 @@ from talklip_ray import __version__
 from talklip_ray.errors import MediaError, NotFoundError, TransientStoreError
 from talklip_ray.media.assembling import assemble
 from talklip_ray.media.sound import Sound
+from talklip_ray.pipeline.patience import trying
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Part
 from talklip_ray.storage.commit import Commit, is_done, parts_uri, product_uri, publish, read_commit
@@ -45,7 +46,7 @@ def assemble_title(run: Run, parts: Sequence[Part]) -> Done:
     Raises MediaError when the parts are not the complete set, StoreError when storage refuses.
     """
     try:
-        return _assemble(run, parts)
+        return trying(run.config.faults)(_assemble, run, parts)
     except NotFoundError as error:
         one, store = parts[0], open_store(run.config.storage)
         name = one.placement.fingerprint

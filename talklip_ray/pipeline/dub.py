@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from talklip_ray.config import Pool, Pools
+from talklip_ray.config import FaultsConfig, Pool, Pools
 from talklip_ray.pipeline.compose import Compose
 from talklip_ray.pipeline.generate import Generate
 from talklip_ray.pipeline.listen import Listen
 from talklip_ray.pipeline.locate import Locate
-from talklip_ray.pipeline.plan import Plan
-from talklip_ray.pipeline.quarantine import Stage, guarded
+from talklip_ray.pipeline.patience import Watch
+from talklip_ray.pipeline.plan import Plan, lost_title, title_of
+from talklip_ray.pipeline.quarantine import FAULTS, Stage, guarded
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Row
 
@@ -43,6 +44,19 @@ def dub(pools: Pools) -> list[Step]:
     ]
 
 
-def work(stage: Stage, rows: Sequence[Row]) -> Iterator[Row]:
+def work(stage: Stage, rows: Sequence[Row], faults: FaultsConfig = FAULTS, watch: Watch | None = None) -> Iterator[Row]:
     """Rows through one stage. ``plan`` makes its own error rows: it starts from titles, not from segments."""
-    return iter(stage(rows)) if isinstance(stage, Plan) else guarded(stage, rows)
+    if not isinstance(stage, Plan):
+        yield from guarded(stage, rows, faults, watch)
+        return
+    for row in rows:
+        if watch is None:
+            yield from stage([row])
+            continue
+        title = title_of(row)
+        if (title.id, -1) in watch.culprits:
+            yield lost_title(title, watch.too_long(), stage.name, attempts=2)
+            continue
+        with watch.over([(title.id, -1)]):
+            planned = list(stage([row]))
+        yield from planned

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from talklip_ray.errors import MediaError, SourceChangedError
+from talklip_ray.errors import TalklipError
 from talklip_ray.media.audio import SPEECH_RATE, AudioInfo, probe_audio, read_speech
 from talklip_ray.media.features import FEATURES, STEPS_PER_SECOND, features, num_steps, samples_for
 from talklip_ray.media.timeline import floor_step
 from talklip_ray.models.checkpoints import read_header
 from talklip_ray.models.inputs import span_for
+from talklip_ray.pipeline.patience import may_pass
 from talklip_ray.pipeline.quarantine import failure, with_segment
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.weights import weights_path
@@ -44,7 +45,9 @@ class Listen:
             for placement in segment.placements:
                 try:
                     heard.append((placement, *self._listen(segment, placement)))
-                except (MediaError, SourceChangedError) as error:
+                except TalklipError as error:
+                    if may_pass(error):  # the whole segment again
+                        raise
                     lost.append(self._failure(error, segment, placement))
             segment = replace(segment, placements=tuple(p for p, *_ in heard))
             yield with_segment(row, segment, lost) | _columns(segment, heard)
@@ -73,7 +76,7 @@ class Listen:
         return features(voice, samples, first, stop, num_samples=num_samples), first, total, steps_T
 
     def _failure(self, error: Exception, segment: Segment, placement: Placement) -> Failure:
-        return failure(error, stage=self.name, title=segment.title, language=placement.language, segment=segment.index)
+        return failure(error, stage=self.name, title=segment.title, language=placement.language, segment=segment)
 
     def idle(self, row: Row) -> Row:
         return row | {

@@ -27,7 +27,7 @@ def dub_here(run: Run, title: Title, *, progress: Callable[[float], None] = lamb
     for row in work(plan[1], [title_row(title)]):
         rows = [row]
         for _, stage in steps:
-            rows = [out for one in rows for out in work(stage, [one])]
+            rows = [out for one in rows for out in work(stage, [one], run.config.faults)]
         for done in rows:
             for parts in ledger.take(done):
                 try:

@@ -15,6 +15,7 @@ from talklip_ray.errors import TalklipError
 from talklip_ray.faces.track import margin
 from talklip_ray.media.audio import AudioInfo, probe_audio
 from talklip_ray.media.probing import VideoInfo, probe_video
+from talklip_ray.pipeline.patience import trying
 from talklip_ray.pipeline.quarantine import failure, work_row
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.staging import Span, Staged, staged_parts, taken_from
@@ -52,6 +53,12 @@ def title_of(row: Row) -> Title:
     return Title(**raw | {"dubs": dubs, "sync_mode": SyncMode(raw["sync_mode"])})
 
 
+def lost_title(title: Title, error: Exception, stage: str, *, attempts: int = 1) -> Row:
+    """The row that tells of a title none of whose languages can be dubbed."""
+    lost = [failure(error, stage=stage, title=title.id, language=dub.language, attempts=attempts) for dub in title.dubs]
+    return work_row(None, failures=lost)
+
+
 class Plan:
     """Reads ``title``. Adds a row per segment, or one row that says what was skipped or lost."""
 
@@ -63,12 +70,11 @@ class Plan:
 
     def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
         for row in rows:
-            title = title_of(row)
+            title, retrying = title_of(row), trying(self.run.config.faults)
             try:
-                found = survey(self.store, self.run, title)
+                found = retrying(survey, self.store, self.run, title)
             except Exception as error:  # noqa: BLE001 - one bad title never stops the others
-                lost = [failure(error, stage=self.name, title=title.id, language=d.language) for d in title.dubs]
-                yield work_row(None, failures=lost)
+                yield lost_title(title, error, self.name, attempts=int(retrying.statistics["attempt_number"]))
                 continue
             if found.failures or found.skipped or found.parts:
                 skipped = [{"title": title.id, "language": language} for language in found.skipped]
@@ -94,7 +100,7 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
     skipped: list[str] = []
     for dub in title.dubs:
         try:
-            sound, etag = _listen(store, dub)
+            sound, etag = trying(run.config.faults)(_listen, store, dub)
             name = _fingerprint(run, title, dub, video.etag, etag)
             if is_done(store, run.output, title.id, dub.language, name):
                 skipped.append(dub.language)

@@ -10,12 +10,18 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Protocol
 
-from talklip_ray.errors import TalklipError, TransientStoreError
+from talklip_ray.config import FaultsConfig
+from talklip_ray.errors import TalklipError
+from talklip_ray.pipeline.patience import Watch, may_pass, trying
 from talklip_ray.records import Failure, Part, Row, Segment, dump, load_failures
 
 log = logging.getLogger(__name__)
+
+FAULTS = FaultsConfig()
 
 
 class Stage(Protocol):
@@ -54,7 +60,15 @@ def with_segment(row: Row, segment: Segment, failures: Sequence[Failure] = ()) -
     return row | {"segment": text, "failures": dump([*known, *failures])}
 
 
-def failure(error: Exception, *, stage: str, title: str, language: str = "", segment: int = -1) -> Failure:
+def failure(
+    error: Exception,
+    *,
+    stage: str,
+    title: str,
+    language: str = "",
+    segment: Segment | None = None,
+    attempts: int = 1,
+) -> Failure:
     """What the dead letter says of an exception."""
     kind = type(error).__name__
     message = str(error) if isinstance(error, TalklipError) else f"unexpected {kind}: {error}"
@@ -64,28 +78,46 @@ def failure(error: Exception, *, stage: str, title: str, language: str = "", seg
         stage=stage,
         kind=kind,
         message=message[:2000],
-        segment=segment,
-        retryable=isinstance(error, TransientStoreError),
+        segment=segment.index if segment else -1,
+        start=segment.start if segment else -1,
+        stop=segment.stop if segment else -1,
+        attempts=attempts,
+        retryable=may_pass(error),
     )
 
 
-def guarded(stage: Stage, rows: Sequence[Row]) -> Iterator[Row]:
-    """Rows with the stage's work done, or with a Failure saying why not."""
+def guarded(
+    stage: Stage, rows: Sequence[Row], faults: FaultsConfig = FAULTS, watch: Watch | None = None
+) -> Iterator[Row]:
+    """Rows with the stage's work done, or with a Failure saying why not.
+
+    What may pass is tried again, ``faults.attempts`` times in all. ``watch`` ends the process over work that hangs,
+    and knows what earlier ones hung on: that is lost, and what is merely suspected goes alone.
+    """
     for row in rows:
         if not row["segment"]:
             yield stage.idle(row)
     busy = [row for row in rows if row["segment"]]
     if not busy:
         return
+    places = [_place(row) for row in busy]
+    if watch and len(busy) == 1 and places[0] in watch.culprits:
+        yield stage.idle(_lost(busy[0], watch.too_long(), stage.name, attempts=2))
+        return
     started = time.perf_counter()
+    retrying = trying(faults if len(busy) == 1 else replace(faults, attempts=1))
     try:
-        done = list(stage(busy))
+        if len(busy) > 1 and watch and not (watch.culprits | watch.suspects).isdisjoint(places):
+            raise _Apart
+        with watch.over(places) if watch else nullcontext():
+            done = retrying(lambda: list(stage(busy)))
     except Exception as error:  # noqa: BLE001 - the one place where any error becomes a row
         if len(busy) > 1:  # find the culprit: its neighbours are healthy
             for row in busy:
-                yield from guarded(stage, [row])
+                yield from guarded(stage, [row], faults, watch)
             return
-        yield stage.idle(_lost(busy[0], error, stage.name))
+        attempts = int(retrying.statistics.get("attempt_number", 1))
+        yield stage.idle(_lost(busy[0], error, stage.name, attempts=attempts))
         return
     share = (time.perf_counter() - started) / len(busy)
     for row in done:
@@ -93,12 +125,21 @@ def guarded(stage: Stage, rows: Sequence[Row]) -> Iterator[Row]:
         yield row if row["segment"] else stage.idle(row)
 
 
-def _lost(row: Row, error: Exception, stage: str) -> Row:
+class _Apart(Exception):  # noqa: N818 - nothing has failed
+    """Rows that must not go together."""
+
+
+def _place(row: Row) -> tuple[str, int]:
+    segment = Segment.from_json(row["segment"])
+    return segment.title, segment.index
+
+
+def _lost(row: Row, error: Exception, stage: str, *, attempts: int = 1) -> Row:
     segment = Segment.from_json(row["segment"])
     if not isinstance(error, TalklipError):
         log.exception("stage %s failed on segment %d of %s", stage, segment.index, segment.title)
     lost = [
-        failure(error, stage=stage, title=segment.title, language=language, segment=segment.index)
+        failure(error, stage=stage, title=segment.title, language=language, segment=segment, attempts=attempts)
         for language in dict.fromkeys(p.language for p in segment.placements)
     ]
     return row | {"segment": "", "failures": dump([*load_failures(row["failures"]), *lost])}

@@ -18,6 +18,7 @@ from talklip_ray.errors import ConfigError
 from talklip_ray.pipeline.assemble import Done, assemble_title
 from talklip_ray.pipeline.dub import Step, dub, work
 from talklip_ray.pipeline.ledger import Ledger
+from talklip_ray.pipeline.patience import Watch
 from talklip_ray.pipeline.plan import title_row
 from talklip_ray.pipeline.quarantine import failure
 from talklip_ray.pipeline.results import Summary, summarise, write_results
@@ -54,10 +55,12 @@ class Worker:
     """A stage as Ray Data wants it: columns in, columns out, one row a block."""
 
     def __init__(self, step: Step, run: Run) -> None:
-        self.stage = step.stage(run)
+        self.stage, self.faults = step.stage(run), run.config.faults
+        store = open_store(run.config.storage)
+        self.watch = Watch(store, run.output, run.id, step.name, self.faults.stage_seconds)
 
     def __call__(self, columns: dict[str, np.ndarray]) -> Iterator[dict[str, list[Any]]]:
-        for row in work(self.stage, list(_rows(columns))):
+        for row in work(self.stage, list(_rows(columns)), self.faults, self.watch):
             yield {name: [value] for name, value in row.items()}
 
 
@@ -175,4 +178,4 @@ def _batches(run: Run, titles: Sequence[Title], pools: Pools) -> Iterator[pa.Tab
 
 def _hopeless(run: Run, ledger: Ledger, titles: int) -> bool:
     failed = ledger.failed_titles
-    return failed >= PATIENCE and failed / titles > run.config.max_failed_share
+    return failed >= PATIENCE and failed / titles > run.config.faults.most_failed
