@@ -18,6 +18,7 @@ from rich.table import Table
 
 from talklip_ray import doctor as checkup
 from talklip_ray.cli_adapt import Adapt, AdaptMinutes, adapt_command, adapted_catalog, adapted_run, asked
+from talklip_ray.cli_runs import Output, RunId, status_command, wanted_again
 from talklip_ray.cli_settings import Overrides, Settings, Weights, settings
 from talklip_ray.cli_weights import weights_app
 from talklip_ray.config import DubConfig
@@ -40,6 +41,7 @@ dub_app = typer.Typer(no_args_is_help=True, help="Dub one video or a catalog.")
 app.add_typer(dub_app, name="dub")
 app.add_typer(weights_app, name="weights")
 app.command("adapt")(adapt_command)
+app.command("status")(status_command)
 
 
 @dub_app.command("one")
@@ -109,11 +111,33 @@ def dub_run(
         raise typer.Exit(run_catalog(manifest, output, wanted, address=address).exit_code)
 
 
+@dub_app.command("retry")
+def dub_retry(
+    output: Output,
+    run: RunId = "",
+    kind: Annotated[list[str] | None, typer.Option(help="Only dead letters of this class. Repeatable.")] = None,
+    config: Settings = None,
+    set_: Overrides = None,
+    address: Annotated[str, typer.Option(help="Ray cluster; default RAY_ADDRESS, else this machine.")] = "",
+) -> None:
+    """Dub a run's dead letters again, with the settings it had; storage is as given here."""
+    with exiting():
+        wanted, given = wanted_again(output, run, kind or [], settings(config, set_))
+        if not wanted.titles:
+            out.print("nothing to do again: no dead letter names a title of the manifest")
+            return
+        raise typer.Exit(run_titles(wanted, output, given, address=address).exit_code)
+
+
 def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str = "") -> Summary:
     """A whole catalog run with its progress and its summary on the terminal. Raises ConfigError, StoreError."""
+    return run_titles(read_manifest(open_store(config.storage), manifest), output, config, address=address)
+
+
+def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str = "") -> Summary:
+    """``run_catalog`` of titles that are known."""
     store = open_store(config.storage)
-    wanted = read_manifest(store, manifest)
-    run = prepare_run(config, output)
+    run = prepare_run(config, output, manifest=wanted.uri)
     connect(address)
     out.print(f"run {run.id}: {len(wanted.titles)} titles to {output}")
     run, lost = adapted_catalog(run, wanted.titles)

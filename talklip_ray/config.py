@@ -218,6 +218,17 @@ class FaultsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PricesConfig:
+    """What machines cost; nothing is known where both are 0."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    core_hour: float = 0.0
+    gpu_hour: float = 0.0
+    currency: str = "USD"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DubConfig:
     """A whole dubbing run."""
 
@@ -234,6 +245,7 @@ class DubConfig:
     pools: Pools | None = None
     """None: sized to the machine or cluster the run finds itself on."""
     faults: FaultsConfig = field(default_factory=FaultsConfig)
+    prices: PricesConfig = field(default_factory=PricesConfig)
 
     def pixels(self) -> dict[str, Any]:
         """The settings that change picture or sound: part of every fingerprint.

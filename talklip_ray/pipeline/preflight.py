@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +12,12 @@ from pathlib import Path
 
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError, FullError, TalklipError
+from talklip_ray.pipeline.history import begin
 from talklip_ray.pipeline.plan import survey
 from talklip_ray.pipeline.run import Run, new_run_id
 from talklip_ray.pipeline.weights import checked_weights
 from talklip_ray.records import Dub, SyncMode, Title
-from talklip_ray.storage.commit import product_uri, run_uri
+from talklip_ray.storage.commit import product_uri
 from talklip_ray.storage.uri import open_store
 
 ONLY = "und"
@@ -37,7 +36,7 @@ class Probe:
     problems: tuple[str, ...]
 
 
-def prepare_run(config: DubConfig, output: str, *, writes: bool = True) -> Run:
+def prepare_run(config: DubConfig, output: str, *, manifest: str = "", writes: bool = True) -> Run:
     """A run whose weights fit and whose output can be written.
 
     Raises WeightsError or StoreError; with ``writes`` leaves started.json in the run's folder as proof.
@@ -50,10 +49,10 @@ def prepare_run(config: DubConfig, output: str, *, writes: bool = True) -> Run:
         config=config,
         weights=config.generate.weights,
         weights_digest=digest,
+        manifest=manifest,
     )
     if writes:
-        started = {"run": run.id, "at": time.time(), "weights": digest, "settings": config.pixels()}
-        store.write(run_uri(run.output, run.id, "started.json"), json.dumps(started).encode())
+        begin(store, run)
     return run
 
 

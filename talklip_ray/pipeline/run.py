@@ -22,6 +22,8 @@ class Run:
     weights: str
     """Path or URI of the network's safetensors file."""
     weights_digest: str
+    manifest: str = ""
+    """URI of the list of titles; "": there is none."""
     adapted: Mapping[str, Adaptation] = field(default_factory=dict)
     """By title: what adapting the weights to it came to. {}: nobody asked for it."""
 

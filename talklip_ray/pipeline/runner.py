@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from talklip_ray.config import Pools
 from talklip_ray.errors import ConfigError
 from talklip_ray.pipeline.assemble import Done, assemble_title
 from talklip_ray.pipeline.dub import Step, dub, work
+from talklip_ray.pipeline.history import Reporter
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.patience import Watch
 from talklip_ray.pipeline.plan import title_row
@@ -154,19 +156,24 @@ def dub_catalog(
     for gone in lost:
         ledger.fail(gone)
     assembly = Assembly(run, pools)
+    store = open_store(run.config.storage)
+    reporter = Reporter(store, replace(run, config=replace(run.config, pools=pools)))
+    reporter.note(ledger)
     for batch in _batches(run, [title for title in titles if title.id not in {one.title for one in lost}], pools):
         for row in batch.to_pylist():
             for parts in ledger.take(row):
                 assembly.submit(parts)
         assembly.collect(ledger, wait=False)
         progress(ledger)
+        reporter.note(ledger)
         if _hopeless(run, ledger, len(titles)):
             break
     assembly.collect(ledger, wait=True)
     ledger.close()
     progress(ledger)
+    reporter.note(ledger, last=True)
     summary = summarise(run, ledger, time.perf_counter() - started)
-    write_results(open_store(run.config.storage), summary)
+    write_results(store, summary)
     return summary
 
 

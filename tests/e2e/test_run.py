@@ -4,7 +4,9 @@ import json
 
 import pytest
 import ray
+from typer.testing import CliRunner
 
+from talklip_ray.cli import app, run_catalog
 from talklip_ray.config import StorageConfig
 from talklip_ray.pipeline.manifest import read_manifest
 from talklip_ray.pipeline.preflight import prepare_run
@@ -80,3 +82,22 @@ def test_bad_titles_become_dead_letters_and_a_rerun_redoes_nothing(cluster, cata
 
     letters = store.read(join(folder, "out", "_talklip", "runs", summary.run, "dead_letters.jsonl")).decode()
     assert len(letters.splitlines()) == len(summary.failures)
+
+
+def test_what_was_mended_is_retried_and_nothing_else(cluster, catalog, made):
+    store, folder = catalog
+    output = join(folder, "out")
+    config = settings(made.weights, plan__segment_seconds="1")
+    first = run_catalog(join(folder, "manifest.jsonl"), output, config)
+    assert (first.counts["done"], first.counts["failed"]) == (3, 3)
+    store.upload(made.dubs["fr"], join(folder, "text.wav"))
+    told = CliRunner().invoke(app, ["dub", "retry", output, "--kind", "MediaError"])
+    assert told.exit_code == 0, told.output
+    assert store.stat(join(output, "half", "es.mp4")).size
+    assert "1 titles to" in told.output
+    again = CliRunner().invoke(app, ["dub", "retry", output, "--run", first.run])
+    assert again.exit_code == 3, again.output  # the video that is gone still is
+    assert "needs" in again.output or "must exist" in again.output
+    status = CliRunner().invoke(app, ["status", output])
+    assert "ended" in status.output
+    assert "2 NotFoundError" in status.output

@@ -1,0 +1,226 @@
+"""Runs that were: what one was given, how far it is, what it came to, and what of it is to be done again.
+
+A run's folder tells everything: started.json before anything else, progress.json now and then while it goes on,
+results, dead letters and summary.json at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from talklip_ray.config import DubConfig
+from talklip_ray.errors import ConfigError, NotFoundError, StoreError
+from talklip_ray.pipeline.ledger import Ledger, State
+from talklip_ray.pipeline.manifest import Manifest
+from talklip_ray.pipeline.run import Run
+from talklip_ray.records import Failure
+from talklip_ray.storage.commit import run_uri
+from talklip_ray.storage.store import Store
+from talklip_ray.storage.uri import join
+
+log = logging.getLogger(__name__)
+
+STARTED, PROGRESS, SUMMARY, LETTERS = "started.json", "progress.json", "summary.json", "dead_letters.jsonl"
+EVERY_SECONDS = 10.0
+"""Between two notes of a run's progress."""
+STALE_SECONDS = 120.0
+"""A run that has said nothing for so long has died."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """started.json."""
+
+    run: str
+    at: float
+    weights: str
+    """Digest."""
+    manifest: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """All but those of storage, which may name what is not for everybody."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """progress.json: a run's book, counted."""
+
+    at: float
+    elapsed: float
+    counts: dict[str, int]
+    """Titles x languages by state."""
+    languages: dict[str, dict[str, int]]
+    errors: dict[str, int]
+    """Dead letters by class."""
+    segments: int
+    frames: int
+    """Of what is published."""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    cost: float | None = None
+    """Of the busy workers, by the price table; None where it is empty."""
+    currency: str = ""
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.get(state, 0) for state in State)
+
+    @property
+    def ended(self) -> int:
+        return self.total - self.counts.get(State.PENDING, 0)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """At the rate so far; None while nothing has been dubbed, and when nothing is left."""
+        dubbed = self.counts.get(State.DONE, 0) + self.counts.get(State.FAILED, 0)
+        left = self.counts.get(State.PENDING, 0)
+        return self.elapsed / dubbed * left if dubbed and left else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """What there is to say of a run."""
+
+    run: str
+    state: str
+    """running, ended, or died: it has said nothing for a while and left no summary."""
+    started: Started | None
+    progress: Progress | None
+
+
+def begin(store: Store, run: Run) -> None:
+    """Leave started.json, which also proves that the output can be written."""
+    known = {name: value for name, value in asdict(run.config).items() if name != "storage"}
+    started = Started(run=run.id, at=time.time(), weights=run.weights_digest, manifest=run.manifest, settings=known)
+    store.write(run_uri(run.output, run.id, STARTED), json.dumps(asdict(started), default=str).encode())
+
+
+class Reporter:
+    """Notes a run's progress, at most every so often. What cannot be noted is not worth stopping for."""
+
+    def __init__(self, store: Store, run: Run, every: float = EVERY_SECONDS) -> None:
+        self.store, self.run, self.every = store, run, every
+        self.started = time.monotonic()
+        self._next = 0.0
+
+    def note(self, ledger: Ledger, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if now < self._next and not last:
+            return
+        self._next = now + self.every
+        told = counted(ledger, now - self.started, self.run.config)
+        try:
+            self.store.write(run_uri(self.run.output, self.run.id, PROGRESS), json.dumps(asdict(told)).encode())
+        except StoreError:
+            log.exception("the progress of run %s could not be noted", self.run.id)
+
+
+def counted(ledger: Ledger, elapsed: float, config: DubConfig) -> Progress:
+    languages: dict[str, Counter[str]] = {}
+    for entry in ledger.entries.values():
+        languages.setdefault(entry.language, Counter())[entry.state.value] += 1
+    return Progress(
+        at=time.time(),
+        elapsed=round(elapsed, 3),
+        counts=ledger.counts(),
+        languages={name: dict(counts) for name, counts in sorted(languages.items())},
+        errors=dict(Counter(failure.kind for failure in ledger.failures)),
+        segments=ledger.segments,
+        frames=sum(entry.done.num_frames for entry in ledger.entries.values() if entry.done),
+        stage_seconds={stage: round(seconds, 3) for stage, seconds in sorted(ledger.seconds.items())},
+        cost=cost(ledger.seconds, config),
+        currency=config.prices.currency,
+    )
+
+
+def runs(store: Store, output: str) -> list[str]:
+    """Every run that began, the latest last."""
+    folder = join(output, "_talklip", "runs")
+    names = [stat.uri[len(folder) :].strip("/").split("/") for stat in store.list(folder)]
+    return sorted(parts[0] for parts in names if parts[1:] == [STARTED])
+
+
+def latest(store: Store, output: str, run: str = "") -> str:
+    """``run`` if it is one of the output's, or the latest. Raises ConfigError that says which there are."""
+    there = runs(store, output)
+    if not there or (run and run not in there):
+        found = ", ".join(there[-5:]) or "none"
+        raise ConfigError(output, f"a run must have begun here{f' as `{run}`' if run else ''}, found {found}")
+    return run or there[-1]
+
+
+def standing(store: Store, output: str, run: str) -> Standing:
+    """How far a run is. Files that are missing or cannot be understood are left out."""
+    started = _read(store, run_uri(output, run, STARTED), Started)
+    progress = _read(store, run_uri(output, run, PROGRESS), Progress)
+    try:
+        store.stat(run_uri(output, run, SUMMARY))
+        state = "ended"
+    except NotFoundError:
+        said = progress.at if progress else started.at if started else 0.0
+        state = "running" if time.time() - said < STALE_SECONDS else "died"
+    return Standing(run=run, state=state, started=started, progress=progress)
+
+
+def letters(store: Store, output: str, run: str) -> list[Failure]:
+    """A run's dead letters. Raises ConfigError where it has not come to its end, or they cannot be read."""
+    uri = run_uri(output, run, LETTERS)
+    try:
+        return [Failure(**json.loads(line)) for line in store.read(uri).splitlines()]
+    except NotFoundError as error:
+        raise ConfigError(uri, "a run must have ended to have dead letters; run the same command again") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(uri, f"dead letters must be lines of JSON as a run writes them: {error}") from error
+
+
+def settings_of(store: Store, output: str, run: str, config: DubConfig) -> tuple[str, DubConfig]:
+    """The manifest and the settings a run was given, storage as in ``config``. Raises ConfigError."""
+    uri = run_uri(output, run, STARTED)
+    started = _read(store, uri, Started)
+    if started is None or not started.manifest:
+        raise ConfigError(uri, "must say what the run was given, found no manifest in it; run the manifest again")
+    try:
+        given = TypeAdapter(DubConfig).validate_python(started.settings)
+    except ValidationError as error:
+        raise ConfigError(uri, f"must hold settings this version knows: {error}") from error
+    return started.manifest, replace(given, storage=config.storage)
+
+
+def only(manifest: Manifest, lost: Iterable[Failure]) -> Manifest:
+    """The titles and languages of dead letters, of a manifest as it is now."""
+    wanted: dict[str, set[str]] = {}
+    for failure in lost:
+        wanted.setdefault(failure.title, set()).add(failure.language)
+    titles = []
+    for title in manifest.titles:
+        languages = wanted.get(title.id, set())
+        dubs = tuple(dub for dub in title.dubs if dub.language in languages or "" in languages)
+        if dubs:
+            titles.append(replace(title, dubs=dubs))
+    return Manifest(uri=manifest.uri, titles=tuple(titles))
+
+
+def _read(store: Store, uri: str, kind: type[Any]) -> Any:
+    try:
+        return TypeAdapter(kind).validate_json(store.read(uri))
+    except (NotFoundError, ValidationError):
+        return None
+
+
+def cost(stage_seconds: Mapping[str, float], config: DubConfig) -> float | None:
+    """What busy workers cost by the price table; None where it is empty."""
+    prices, pools = config.prices, config.pools
+    if not (prices.core_hour or prices.gpu_hour):
+        return None
+    spent = 0.0
+    for stage, seconds in stage_seconds.items():
+        pool = getattr(pools, stage, None)
+        cpus, gpus = (pool.cpus, pool.gpus) if pool else (1.0, 0.0)
+        spent += seconds / 3600 * (cpus * prices.core_hour + gpus * prices.gpu_hour)
+    return spent
