@@ -1,6 +1,7 @@
 """``talklip``: parse, load, run, exit code.
 
-Exit codes: 0 all done, 3 some titles failed, 2 bad configuration or manifest, 1 anything unexpected.
+Exit codes: 0 all done, 3 some titles failed, 4 none failed but some were put off (--until), 2 bad configuration or
+manifest, 1 anything unexpected.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -24,14 +26,14 @@ from talklip_ray.cli_weights import weights_app
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import TalklipError, TitleError
 from talklip_ray.evaluation.report import render_run
-from talklip_ray.pipeline.ledger import Ledger, State
+from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
 from talklip_ray.pipeline.one import dub_here
-from talklip_ray.pipeline.preflight import Probe, one_title, prepare_run, probe_titles, take_product
+from talklip_ray.pipeline.preflight import Probe, deadline, one_title, prepare_run, probe_titles, take_product
 from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL, Summary
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.runner import connect, dub_catalog
-from talklip_ray.records import SyncMode, Title
+from talklip_ray.records import State, SyncMode, Title
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import err, exiting, out
@@ -103,12 +105,14 @@ def dub_run(
     adapt_minutes: AdaptMinutes = None,
     config: Settings = None,
     set_: Overrides = None,
+    until: Annotated[str, typer.Option(help="End by then, as 06:00 (here) or an ISO time: the rest is put off.")] = "",
     address: Annotated[str, typer.Option(help="Ray cluster; default RAY_ADDRESS, else this machine.")] = "",
 ) -> None:
     """Dub a catalog through Ray Data. Run it again to redo only what is not done."""
     with exiting():
         wanted = asked(settings(config, set_, weights), adapt, adapt_minutes)
-        raise typer.Exit(run_catalog(manifest, output, wanted, address=address).exit_code)
+        by = deadline(until, datetime.now().astimezone())
+        raise typer.Exit(run_catalog(manifest, output, wanted, address=address, until=by).exit_code)
 
 
 @dub_app.command("retry")
@@ -129,15 +133,16 @@ def dub_retry(
         raise typer.Exit(run_titles(wanted, output, given, address=address).exit_code)
 
 
-def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str = "") -> Summary:
+def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str = "", until: float = 0.0) -> Summary:
     """A whole catalog run with its progress and its summary on the terminal. Raises ConfigError, StoreError."""
-    return run_titles(read_manifest(open_store(config.storage), manifest), output, config, address=address)
+    wanted = read_manifest(open_store(config.storage), manifest)
+    return run_titles(wanted, output, config, address=address, until=until)
 
 
-def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str = "") -> Summary:
+def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str = "", until: float = 0.0) -> Summary:
     """``run_catalog`` of titles that are known."""
     store = open_store(config.storage)
-    run = prepare_run(config, output, manifest=wanted.uri)
+    run = prepare_run(config, output, manifest=wanted.uri, until=until)
     connect(address)
     out.print(f"run {run.id}: {len(wanted.titles)} titles to {output}")
     run, lost = adapted_catalog(run, wanted.titles)
@@ -154,7 +159,7 @@ def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str
 
         def heard(ledger: Ledger) -> None:
             counts = ledger.counts()
-            ended = sum(counts[s] for s in (State.DONE, State.SKIPPED, State.FAILED))
+            ended = sum(counts[s] for s in State if s is not State.PENDING)
             failed = f", {counts['failed']} failed" if counts["failed"] else ""
             bar.update(task, completed=ended, description=f"{ledger.segments} segments{failed}")
 

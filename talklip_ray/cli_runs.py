@@ -13,8 +13,8 @@ from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError
 from talklip_ray.evaluation.report import duration
 from talklip_ray.pipeline.history import Progress, Standing, latest, letters, only, settings_of, standing
-from talklip_ray.pipeline.ledger import State
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
+from talklip_ray.records import State
 from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import exiting, out
 

@@ -28,6 +28,8 @@ class PlanConfig:
 
     segment_seconds: float = 10.0
     """Aim for segments of this length; a cut falls on a keyframe where one is near. 0: never cut."""
+    lead_minutes: float = 10.0
+    """How long before a run's deadline (`--until`) no more title is begun: about what its longest takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

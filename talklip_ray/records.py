@@ -8,7 +8,7 @@ A row is flat, as Ray Data and Arrow want it: what is small and structured is on
 
     plan       segment        str               a Segment as JSON; "" in a row that only reports
                failures       str               [Failure, ...] as JSON: what was lost on the way to here
-               skipped        str               [{title, language}, ...] as JSON: committed already
+               skipped        str               [{title, language, state}, ...] as JSON: committed already, or deferred
                parts          str               [Part, ...] as JSON: staged already, by a run that ended early
                seconds        str               {stage: busy seconds} as JSON
     locate     boxes_T4       int32  [T,4]      zeros where no face is used
@@ -50,6 +50,18 @@ class SyncMode(StrEnum):
     BOUNCE = "bounce"
 
 
+class State(StrEnum):
+    """What a title and language of a run has come to."""
+
+    PENDING = "pending"
+    DONE = "done"
+    SKIPPED = "skipped"
+    """Committed by an earlier run from the same inputs."""
+    DEFERRED = "deferred"
+    """Not begun, or not ended, before the run's deadline."""
+    FAILED = "failed"
+
+
 class Verdict(IntEnum):
     """What became of one frame, and why. Everything but FACE passes through untouched."""
 
@@ -79,6 +91,8 @@ class Title:
     video: str
     dubs: tuple[Dub, ...]
     sync_mode: SyncMode = SyncMode.CUT_OFF
+    priority: int = 0
+    """Titles with more of it are begun first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

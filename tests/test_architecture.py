@@ -30,7 +30,7 @@ LAYERS = [  # what a line names may import only from the lines above it
     {"pipeline", "training", "evaluation", "synthetic"},
     {"doctor", "terminal"},
     {"cli_settings"},
-    {"cli_weights", "cli_adapt"},
+    {"cli_weights", "cli_adapt", "cli_runs"},
     {"cli"},
     {"jobs"},
 ]

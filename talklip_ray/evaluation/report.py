@@ -29,6 +29,7 @@ STATES = {
     "failed": "failed",
     "pending": "not finished",
     "rejected": "unusable in the manifest",
+    "deferred": "put off: the deadline came first",
     "skipped": "done by an earlier run",
     "done": "dubbed",
 }
@@ -44,7 +45,8 @@ ADVICE = {
     "AccessError": "Storage refused: allow reading the sources and writing the output, then run again.",
     "FullError": "Storage is full: make room where the results and the temporary files go, then run again.",
     "StoreError": "Storage refused: the message says what; `talklip doctor --output URI` tries it.",
-    "TransientStoreError": "Storage was busy for longer than the retries last. Run the same command again.",
+    "TransientStoreError": "Storage was busy for longer than the retries last: `talklip dub retry` tries these again.",
+    "TimeLimitError": "Work on these hung until it was killed. Look at the source there, or raise `faults.stage_seconds`.",
     "PreconditionFailedError": "Another run wrote these at the same time. Let it end, then run this one again.",
     "UnfitTitleError": "There is nothing to adapt to: `adapt.on_failure: dub` dubs them with the run's own weights.",
     "Lost": "Work was started and never came back, as when a machine goes away. Run the same command again.",
@@ -115,6 +117,8 @@ def _lede(counts: Mapping[str, int], summary: Mapping[str, Any]) -> str:
     text = f"This run dubbed {which}{took}"
     if counts.get("skipped"):
         text += f" {counts['skipped']:,} had been done before from the same inputs; they were left alone."
+    if counts.get("deferred"):
+        text += f" {counts['deferred']:,} were put off: the deadline came first, and the next run goes on with them."
     if lost := counts.get("failed", 0) + counts.get("pending", 0):
         text += f" {lost:,} failed; why, and what to do, is below."
     return text
@@ -139,6 +143,7 @@ def _figures(summary: Mapping[str, Any]) -> list[Fields]:
 
 def _row(row: Mapping[str, Any], output: str, base: str) -> Fields:
     known = {"failed": row["message"], "skipped": "", "pending": "The run ended before this was finished."}
+    known["deferred"] = "The run's deadline came first; the next run goes on with it."
     return {
         "title": row["title"],
         "language": row["language"],

@@ -18,10 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError, NotFoundError, StoreError
-from talklip_ray.pipeline.ledger import Ledger, State
+from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest
 from talklip_ray.pipeline.run import Run
-from talklip_ray.records import Failure
+from talklip_ray.records import Failure, State
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join

@@ -6,19 +6,10 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from talklip_ray.pipeline.assemble import Done
-from talklip_ray.records import Failure, Part, Row, Title, load_failures, load_parts
-
-
-class State(StrEnum):
-    PENDING = "pending"
-    DONE = "done"
-    SKIPPED = "skipped"
-    """Committed by an earlier run from the same inputs."""
-    FAILED = "failed"
+from talklip_ray.records import Failure, Part, Row, State, Title, load_failures, load_parts
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,7 +47,7 @@ class Ledger:
         for failure in load_failures(row["failures"]):
             self.fail(failure)
         for skipped in json.loads(row["skipped"]):
-            self.entries[skipped["title"], skipped["language"]].state = State.SKIPPED
+            self.entries[skipped["title"], skipped["language"]].state = State(skipped["state"])
         ready = []
         parts = load_parts(row["parts"])
         self.reused += 0 if row["segment"] else len(parts)
@@ -83,9 +74,11 @@ class Ledger:
             if entry.title == failure.title and entry.state is State.PENDING:
                 entry.state, entry.failure, entry.parts = State.FAILED, failure, {}
 
-    def close(self) -> None:
-        """After the last row: whatever never came back is a failure, not a silence."""
+    def close(self, *, deferred: bool = False) -> None:
+        """After the last row: whatever never came back is a failure, not a silence; ``deferred``: it is put off."""
         for entry in self.entries.values():
+            if entry.state is State.PENDING and deferred:
+                entry.state, entry.parts = State.DEFERRED, {}
             if entry.state is State.PENDING:
                 lost = f"{len(entry.parts)} parts came back, not all; run it again"
                 self.fail(

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -45,6 +45,7 @@ class _TitleRow(BaseModel):
     video: Uri
     dubs: list[_DubRow] = Field(min_length=1)
     sync_mode: SyncMode = SyncMode.CUT_OFF
+    priority: int = Field(default=0, ge=-1_000_000, le=1_000_000)
 
     @model_validator(mode="before")
     @classmethod
@@ -61,7 +62,7 @@ class _TitleRow(BaseModel):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """The titles of a manifest, and the rows that could not be used."""
+    """The titles of a manifest, those with the highest priority first, and the rows that could not be used."""
 
     uri: str
     titles: tuple[Title, ...]
@@ -91,7 +92,8 @@ def read_manifest(store: Store, uri: str) -> Manifest:
     if not titles:
         shown = "; ".join(failure.message for failure in rejected[:SHOWN])
         raise ManifestError(uri, f"none of {rows} rows can be used: {shown}")
-    return Manifest(uri=uri, titles=tuple(titles.values()), rejected=tuple(rejected))
+    ordered = sorted(titles.values(), key=lambda title: -title.priority)
+    return Manifest(uri=uri, titles=tuple(ordered), rejected=tuple(rejected))
 
 
 def _rows(uri: str, data: bytes) -> Iterator[tuple[int, Any]]:
@@ -132,6 +134,7 @@ def _title(uri: str, raw: Any) -> Title:
         id=row.id,
         video=_absolute(base, row.video),
         sync_mode=row.sync_mode,
+        priority=row.priority,
         dubs=tuple(
             Dub(language=d.language, audio=_absolute(base, d.audio), offset=Fraction(d.offset_ms, 1000))
             for d in row.dubs
@@ -152,7 +155,8 @@ def _add(titles: dict[str, Title], new: Title) -> None:
     twice = sorted({language for language in languages if languages.count(language) > 1})
     if twice:
         raise ValueError(f"a title must name each language once; `{new.id}` names {', '.join(twice)} again")
-    titles[new.id] = Title(id=new.id, video=new.video, dubs=dubs, sync_mode=new.sync_mode)
+    most = max(new.priority, old.priority) if old else new.priority
+    titles[new.id] = replace(new, dubs=dubs, priority=most)
 
 
 def _rejection(number: int, raw: Any, error: ValueError) -> Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -19,7 +20,7 @@ from talklip_ray.pipeline.patience import trying
 from talklip_ray.pipeline.quarantine import failure, work_row
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.staging import Span, Staged, staged_parts, taken_from
-from talklip_ray.records import Dub, Failure, Part, PictureFormat, Placement, Row, Segment, SyncMode, Title
+from talklip_ray.records import Dub, Failure, Part, PictureFormat, Placement, Row, Segment, State, SyncMode, Title
 from talklip_ray.storage.commit import fingerprint, is_done
 from talklip_ray.storage.store import Stat, Store
 from talklip_ray.storage.uri import open_store
@@ -59,8 +60,12 @@ def lost_title(title: Title, error: Exception, stage: str, *, attempts: int = 1)
     return work_row(None, failures=lost)
 
 
+def _left(title: str, language: str, state: State) -> dict[str, str]:
+    return {"title": title, "language": language, "state": state.value}
+
+
 class Plan:
-    """Reads ``title``. Adds a row per segment, or one row that says what was skipped or lost."""
+    """Reads ``title``. Adds a row per segment, or one row that says what was skipped, deferred or lost."""
 
     name = "plan"
 
@@ -71,13 +76,16 @@ class Plan:
     def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
         for row in rows:
             title, retrying = title_of(row), trying(self.run.config.faults)
+            if self.run.until and time.time() >= self.run.until - 60 * self.run.config.plan.lead_minutes:
+                yield work_row(None, skipped=[_left(title.id, dub.language, State.DEFERRED) for dub in title.dubs])
+                continue
             try:
                 found = retrying(survey, self.store, self.run, title)
             except Exception as error:  # noqa: BLE001 - one bad title never stops the others
                 yield lost_title(title, error, self.name, attempts=int(retrying.statistics["attempt_number"]))
                 continue
             if found.failures or found.skipped or found.parts:
-                skipped = [{"title": title.id, "language": language} for language in found.skipped]
+                skipped = [_left(title.id, language, State.SKIPPED) for language in found.skipped]
                 yield work_row(None, failures=found.failures, skipped=skipped, parts=found.parts)
             yield from (work_row(segment) for segment in found.segments)
 

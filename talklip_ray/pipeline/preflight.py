@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from talklip_ray.config import DubConfig
@@ -36,7 +38,7 @@ class Probe:
     problems: tuple[str, ...]
 
 
-def prepare_run(config: DubConfig, output: str, *, manifest: str = "", writes: bool = True) -> Run:
+def prepare_run(config: DubConfig, output: str, *, manifest: str = "", until: float = 0.0, writes: bool = True) -> Run:
     """A run whose weights fit and whose output can be written.
 
     Raises WeightsError or StoreError; with ``writes`` leaves started.json in the run's folder as proof.
@@ -50,10 +52,33 @@ def prepare_run(config: DubConfig, output: str, *, manifest: str = "", writes: b
         weights=config.generate.weights,
         weights_digest=digest,
         manifest=manifest,
+        until=until,
     )
     if writes:
         begin(store, run)
     return run
+
+
+def deadline(text: str, now: datetime) -> float:
+    """Seconds since 1970 of "06:00", the next time a clock here shows it, or of an ISO 8601 time; 0 of "".
+
+    Raises ConfigError for what is neither, and for a time that has passed.
+    """
+    if not text:
+        return 0.0
+    try:
+        if re.fullmatch(r"\d{1,2}:\d{2}", text):
+            hour, minute = map(int, text.split(":"))
+            at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+            at = at if at > now else at + timedelta(days=1)
+        else:
+            at = datetime.fromisoformat(text)
+            at = at if at.tzinfo else at.replace(tzinfo=now.tzinfo)
+    except ValueError as error:
+        raise ConfigError("--until", f"must be a time as 06:00 or 2026-11-24T06:00, found `{text}`: {error}") from error
+    if at <= now:
+        raise ConfigError("--until", f"must lie ahead, found {at.isoformat()}, and it is {now.isoformat()}")
+    return at.timestamp()
 
 
 def probe_titles(run: Run, titles: Iterable[Title]) -> Iterator[Probe]:

@@ -10,12 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from talklip_ray.pipeline.ledger import Ledger, State
+from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.run import Run
+from talklip_ray.records import State
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.store import Store
 
-EXIT_DONE, EXIT_CONFIG, EXIT_PARTIAL = 0, 2, 3
+EXIT_DONE, EXIT_CONFIG, EXIT_PARTIAL, EXIT_DEFERRED = 0, 2, 3, 4
 
 RESULTS = pa.schema(
     [
@@ -57,8 +58,10 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 when every title and language is done or was, 3 when some are not."""
-        return EXIT_PARTIAL if self.failures else EXIT_DONE
+        """0 when every title and language is done or was, 3 when some failed, 4 when some were merely put off."""
+        if self.failures:
+            return EXIT_PARTIAL
+        return EXIT_DEFERRED if self.counts.get(State.DEFERRED) else EXIT_DONE
 
 
 def summarise(run: Run, ledger: Ledger, wall_seconds: float) -> Summary:

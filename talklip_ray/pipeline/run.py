@@ -22,6 +22,8 @@ class Run:
     weights: str
     """Path or URI of the network's safetensors file."""
     weights_digest: str
+    until: float = 0.0
+    """Seconds since 1970 at which the run ends, done or not; 0: when all is done."""
     manifest: str = ""
     """URI of the list of titles; "": there is none."""
     adapted: Mapping[str, Adaptation] = field(default_factory=dict)

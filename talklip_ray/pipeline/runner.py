@@ -166,10 +166,10 @@ def dub_catalog(
         assembly.collect(ledger, wait=False)
         progress(ledger)
         reporter.note(ledger)
-        if _hopeless(run, ledger, len(titles)):
+        if _hopeless(run, ledger, len(titles)) or _over(run):
             break
     assembly.collect(ledger, wait=True)
-    ledger.close()
+    ledger.close(deferred=_over(run))
     progress(ledger)
     reporter.note(ledger, last=True)
     summary = summarise(run, ledger, time.perf_counter() - started)
@@ -181,6 +181,11 @@ def _batches(run: Run, titles: Sequence[Title], pools: Pools) -> Iterator[pa.Tab
     if titles:
         for batch in build(run, titles, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
             yield cast(pa.Table, batch)
+
+
+def _over(run: Run) -> bool:
+    """Whether the deadline has passed. What is under way stays staged; the next run takes it over."""
+    return bool(run.until) and time.time() >= run.until
 
 
 def _hopeless(run: Run, ledger: Ledger, titles: int) -> bool:

@@ -90,7 +90,7 @@ def test_a_failed_language_does_not_touch_its_sibling():
     book = Ledger([title()])
     book.take(row(failures=[lost("fr")], parts=[part("de")]))
     book.finish(done("de"))
-    assert book.counts() == {"pending": 0, "done": 1, "skipped": 0, "failed": 1, "rejected_rows": 0}
+    assert book.counts() == {"pending": 0, "done": 1, "skipped": 0, "deferred": 0, "failed": 1, "rejected_rows": 0}
 
 
 def test_parts_of_a_failed_language_are_not_assembled():
@@ -123,3 +123,12 @@ def test_stage_seconds_add_up_over_rows():
     book.take(row(seconds='{"locate": 2.0, "compose": 1.0}'))
     book.finish(done())
     assert dict(book.seconds) == {"locate": 3.5, "compose": 1.0, "assemble": 0.5}
+
+
+def test_what_a_deadline_puts_off_is_no_failure():
+    book = Ledger([title(), title(id="u")])
+    book.take(row(segment="", skipped=[{"title": "u", "language": "fr", "state": "deferred"}]))
+    book.finish(done("fr"))
+    book.close(deferred=True)
+    assert book.failures == []
+    assert (book.counts()["deferred"], book.counts()["done"]) == (3, 1)

@@ -96,3 +96,16 @@ def test_a_manifest_that_cannot_be_read_is_one_clear_error(write, name, content,
 def test_a_missing_manifest_says_where(tmp_path):
     with pytest.raises(ManifestError, match=r"nowhere\.jsonl"):
         read(str(tmp_path / "nowhere.jsonl"))
+
+
+def test_what_has_more_priority_comes_first_and_equals_stay_in_order(write):
+    rows = [
+        {"id": "a", "video": "/v.mp4", "language": "fr", "audio": "/a.wav"},
+        {"id": "b", "video": "/v.mp4", "language": "fr", "audio": "/a.wav", "priority": 5},
+        {"id": "c", "video": "/v.mp4", "language": "fr", "audio": "/a.wav", "priority": -1},
+        {"id": "d", "video": "/v.mp4", "language": "fr", "audio": "/a.wav"},
+        {"id": "d", "video": "/v.mp4", "language": "de", "audio": "/a.wav", "priority": 7},
+    ]
+    found = read(write("m.jsonl", lines(*rows)))
+    assert [(title.id, title.priority) for title in found.titles] == [("d", 7), ("b", 5), ("a", 0), ("c", -1)]
+    assert "`priority`" in read(write("n.jsonl", lines(ROW, ROW | {"id": "x", "priority": "high"}))).rejected[0].message

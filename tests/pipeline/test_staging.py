@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from talklip_ray.config import Pools, StorageConfig
-from talklip_ray.errors import TransientStoreError
+from talklip_ray.errors import ConfigError, TransientStoreError
 from talklip_ray.pipeline.assemble import assemble_title
 from talklip_ray.pipeline.dub import dub, work
-from talklip_ray.pipeline.ledger import Ledger, State
+from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.one import dub_here
 from talklip_ray.pipeline.plan import survey, title_row
-from talklip_ray.pipeline.preflight import prepare_run
+from talklip_ray.pipeline.preflight import deadline, prepare_run
 from talklip_ray.pipeline.staging import part_name, staged_parts
-from talklip_ray.records import Dub, SyncMode, Title, load_parts
+from talklip_ray.records import Dub, State, SyncMode, Title, load_parts
 from talklip_ray.storage.commit import parts_uri, product_uri
 from talklip_ray.storage.uri import join, open_store
 from tests.talking import settings
@@ -141,3 +143,34 @@ def test_a_part_that_is_gone_without_a_product_may_be_tried_again(made, tmp_path
     STORE.delete(parts[0].uri)
     with pytest.raises(TransientStoreError, match="a staged part must stay until its title is done"):
         assemble_title(run, parts)
+
+
+def test_near_its_deadline_a_run_begins_nothing_and_says_so(made, tmp_path) -> None:
+    soon = replace(run_of(made, tmp_path, plan__lead_minutes="2"), until=time.time() + 60)
+    summary = dub_here(soon, title_of(made))
+    assert (summary.counts["deferred"], summary.exit_code, summary.failures) == (1, 4, [])
+    later = replace(soon, until=time.time() + 3600)
+    assert dub_here(later, title_of(made)).counts["done"] == 1
+
+
+NOW = datetime(2026, 11, 23, 22, 30, tzinfo=timezone(timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("06:00", "2026-11-24T06:00+01:00"),
+        ("23:15", "2026-11-23T23:15+01:00"),
+        ("2026-11-25T01:00", "2026-11-25T01:00+01:00"),
+        ("2026-11-23T22:00Z", "2026-11-23T22:00+00:00"),
+    ],
+)
+def test_a_deadline_is_the_next_time_a_clock_shows_it(text, at) -> None:
+    assert deadline(text, NOW) == datetime.fromisoformat(at).timestamp()
+    assert deadline("", NOW) == 0.0
+
+
+@pytest.mark.parametrize("text", ["25:00", "soon", "2026-11-23T22:29", "6"])
+def test_a_deadline_that_is_none_or_has_passed_is_refused(text) -> None:
+    with pytest.raises(ConfigError, match="--until"):
+        deadline(text, NOW)
