@@ -111,8 +111,9 @@ def _on(config: TrainConfig, name: str, *, count: int, gpu_gib: float, stage: in
 
 def starter() -> TrainConfig:
     """The weights that come with the package: variant l at under 15 MB, for one GPU, from hours of people who do not
-    exist (jobs/synthesize.py). L1 alone, of which the mouth is shown most; jobs/starter.py gives it a listener that has
-    heard many more of them already (`start`, `listener_learns: false`).
+    exist (jobs/synthesize.py). jobs/starter.py gives it a listener that has heard many more of them already (`start`,
+    `listener_learns: false`). On many people L1 alone ends in a network that copies who it is and is deaf: the mouth
+    and its motion count again, every block must be able to tell what it heard, and who it is, is moved or hidden.
     """
     network = replace(
         small("l"),
@@ -126,9 +127,18 @@ def starter() -> TrainConfig:
         portrait(),
         name="starter",
         network=network,
-        losses=LossWeights(mouth=1.0),
+        losses=LossWeights(mouth=2.0, motion=6.0, echo=1.5),
         steps=16_000,
-        data=DataConfig(clips=64, windows=4, window=1, flip=0.5, brightness=0.1, hold_out=0.01),
+        data=DataConfig(
+            clips=64,
+            windows=4,
+            window=1,
+            flip=0.5,
+            brightness=0.1,
+            move_identity=0.04,
+            hide_identity=0.2,
+            hold_out=0.01,
+        ),
         engine=EngineConfig(channels_last=True, precision=Precision.BF16),
         workers=WorkersConfig(cpus=8, gpus=1, gpu_gib=22.0),
         keep=KeepConfig(checkpoint_every=2000, validate_every=2000, report_every=200),

@@ -159,8 +159,8 @@ def _listening(cast: Cast, weights: LossWeights) -> AbstractContextManager[Overh
 def _echoed(echo: Engine, overheard: Overheard) -> Tensor:
     """What the heads, which hold still, miss of what was heard."""
     assert overheard.heard_ND is not None, "the generator has been called"
-    with _still(echo.network, still=True):
-        return missed(echo(*overheard.means()), overheard.heard_ND)
+    with _still(echo.network, still=True), echo.autocast():  # not by the engine: its loss is another's
+        return missed(echo.network(*overheard.means()), overheard.heard_ND)
 
 
 def _improve_echo(echo: Engine, overheard: Overheard, learning_rate: float, share: Share) -> None:
