@@ -65,6 +65,10 @@ class TimeLimitError(TitleError):
     """Work on a segment hung until its process was killed."""
 
 
+class WorkerDiedError(TitleError):
+    """Processes died over a segment, again and again."""
+
+
 class SourceChangedError(TitleError):
     """The source object is not the one the segment was planned on."""
 

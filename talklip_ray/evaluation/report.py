@@ -46,6 +46,7 @@ ADVICE = {
     "FullError": "Storage is full: make room where the results and the temporary files go, then run again.",
     "StoreError": "Storage refused: the message says what; `talklip doctor --output URI` tries it.",
     "TransientStoreError": "Storage was busy for longer than the retries last: `talklip dub retry` tries these again.",
+    "WorkerDiedError": "Processes died over these, again and again: a crash, or too little memory. Look at the source.",
     "TimeLimitError": "Work on these hung until it was killed. Look at the source, or raise `faults.stage_seconds`.",
     "PreconditionFailedError": "Another run wrote these at the same time. Let it end, then run this one again.",
     "UnfitTitleError": "There is nothing to adapt to: `adapt.on_failure: dub` dubs them with the run's own weights.",

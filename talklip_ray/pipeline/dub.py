@@ -55,7 +55,7 @@ def work(stage: Stage, rows: Sequence[Row], faults: FaultsConfig = FAULTS, watch
             continue
         title = title_of(row)
         if (title.id, -1) in watch.culprits:
-            yield lost_title(title, watch.too_long(), stage.name, attempts=2)
+            yield lost_title(title, watch.culprits[title.id, -1], stage.name, attempts=2)
             continue
         with watch.over([(title.id, -1)]):
             planned = list(stage([row]))

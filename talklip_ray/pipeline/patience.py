@@ -1,7 +1,9 @@
 """How long and how often a stage is tried on a row: again where that may help, and never for ever.
 
 A stage that hangs cannot be interrupted from within (a decoder sits in C), so its process is ended and Ray starts
-another. So that this one does not hang on the same row, the row is noted in the run's folder first.
+another. So that this one does not hang on the same row, the row is noted in the run's folder first. A process that
+crashes or is killed for its memory notes nothing any more: what a process is busy with lies in a file on its machine
+for as long, and who finds such files of processes that are gone knows what they died of.
 """
 
 from __future__ import annotations
@@ -9,22 +11,30 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from talklip_ray.config import FaultsConfig
-from talklip_ray.errors import StoreError, TimeLimitError, TransientStoreError
+from talklip_ray.errors import StoreError, TimeLimitError, TitleError, TransientStoreError, WorkerDiedError
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join
 
 log = logging.getLogger(__name__)
 
+Place = tuple[str, int]
+"""A title and one of its segments; -1: the title as a whole."""
+
+CRASHES = 3
+"""Processes that must have died over one row alone before it is left out: some may have been killed for another's."""
 EXIT_HUNG = 75
 """EX_TEMPFAIL of sysexits.h."""
 _MEMORY = {"MemoryError", "OutOfMemoryError"}
@@ -33,7 +43,7 @@ _MEMORY = {"MemoryError", "OutOfMemoryError"}
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same may succeed when it is tried again, here or by `talklip dub retry`."""
-    return isinstance(error, TransientStoreError) or type(error).__name__ in _MEMORY
+    return isinstance(error, TransientStoreError | WorkerDiedError) or type(error).__name__ in _MEMORY
 
 
 def trying(faults: FaultsConfig) -> Retrying:
@@ -51,8 +61,7 @@ class Hung:
     """Rows a stage was busy with when its time was up: one is the culprit, several are under suspicion."""
 
     stage: str
-    rows: tuple[tuple[str, int], ...]
-    """Title and segment of each."""
+    rows: tuple[Place, ...]
 
 
 def note_hung(store: Store, output: str, run: str, hung: Hung) -> None:
@@ -74,41 +83,96 @@ def known_hung(store: Store, output: str, run: str, stage: str) -> list[Hung]:
 
 
 class Watch:
-    """Ends this process when a piece of work takes longer than ``seconds``; 0: never."""
+    """Ends this process when a piece of work takes longer than ``seconds`` (0: never), and knows what earlier processes
+    of the run hung on or died of.
+    """
 
-    def __init__(self, store: Store, output: str, run: str, stage: str, seconds: float) -> None:
+    def __init__(
+        self, store: Store, output: str, run: str, stage: str, seconds: float, *, notes: Path | None = None
+    ) -> None:
         self.store, self.output, self.run, self.stage, self.seconds = store, output, run, stage, seconds
+        self.notes = (notes or Path(tempfile.gettempdir()) / "talklip-busy") / run
         known = known_hung(store, output, run, stage) if seconds else []
-        self.culprits = {row for hung in known if len(hung.rows) == 1 for row in hung.rows}
-        self.suspects = {row for hung in known for row in hung.rows} - self.culprits
+        died = _died(self.notes, stage)
+        alone = Counter(rows[0] for rows in died if len(rows) == 1)
+        self.culprits: dict[Place, TitleError] = {
+            place: self._crashed(count) for place, count in alone.items() if count >= CRASHES
+        }
+        self.culprits |= {hung.rows[0]: self._too_long() for hung in known if len(hung.rows) == 1}
+        self.suspects = {row for rows in [*died, *(hung.rows for hung in known)] for row in rows} - set(self.culprits)
 
     @contextmanager
-    def over(self, rows: Iterable[tuple[str, int]]) -> Iterator[None]:
-        if not self.seconds:
-            yield
-            return
-        timer = threading.Timer(self.seconds, self._end, [tuple(rows)])
-        timer.daemon = True
-        timer.start()
+    def over(self, rows: Iterable[Place]) -> Iterator[None]:
+        """While this process works on ``rows``."""
+        rows = tuple(rows)
+        with self._busy_with(rows):
+            if not self.seconds:
+                yield
+                return
+            timer = threading.Timer(self.seconds, self._end, [rows])
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            finally:
+                timer.cancel()
+
+    @contextmanager
+    def _busy_with(self, rows: tuple[Place, ...]) -> Iterator[None]:
+        note = self.notes / f"{self.stage}-{os.getpid()}.json"
+        try:
+            self.notes.mkdir(parents=True, exist_ok=True)
+            note.write_text(json.dumps(rows))
+        except OSError:  # no room for a note is no reason not to work
+            log.exception("what this process works on could not be noted")
         try:
             yield
         finally:
-            timer.cancel()
+            note.unlink(missing_ok=True)
 
-    def too_long(self) -> TimeLimitError:
-        """What is to be said of work that was killed."""
+    def _crashed(self, count: int) -> WorkerDiedError:
+        return WorkerDiedError(
+            f"stage {self.stage}",
+            f"a process must outlive its work, found {count} that died over this: a crash in a library, or killed for "
+            "its memory. Look at the source there, or give the stage more memory (pools)",
+        )
+
+    def _too_long(self) -> TimeLimitError:
         return TimeLimitError(
             f"stage {self.stage}",
             f"work must be done within {self.seconds:g} s (faults.stage_seconds), found it going on and killed its "
             "process. Look at the source there, or raise the limit",
         )
 
-    def _end(self, rows: Sequence[tuple[str, int]]) -> None:
+    def _end(self, rows: Sequence[Place]) -> None:
         log.error("stage %s hung on %s for %g s: its process ends", self.stage, rows, self.seconds)
+        (self.notes / f"{self.stage}-{os.getpid()}.json").unlink(missing_ok=True)  # it did not die of itself
         try:
             note_hung(self.store, self.output, self.run, Hung(stage=self.stage, rows=tuple(rows)))
         finally:
             os._exit(EXIT_HUNG)
+
+
+def _died(notes: Path, stage: str) -> list[tuple[Place, ...]]:
+    """What each process of this stage was busy with that is no more, on this machine."""
+    found = []
+    for note in notes.glob(f"{stage}-*.json"):
+        try:
+            if not _alive(int(note.stem.rsplit("-", 1)[1])):
+                found.append(tuple((str(title), int(segment)) for title, segment in json.loads(note.read_text())))
+        except (OSError, ValueError, TypeError):
+            log.warning("%s could not be read", note)
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _folder(output: str, run: str) -> str:

@@ -102,12 +102,12 @@ def guarded(
         return
     places = [_place(row) for row in busy]
     if watch and len(busy) == 1 and places[0] in watch.culprits:
-        yield stage.idle(_lost(busy[0], watch.too_long(), stage.name, attempts=2))
+        yield stage.idle(_lost(busy[0], watch.culprits[places[0]], stage.name, attempts=2))
         return
     started = time.perf_counter()
     retrying = trying(faults if len(busy) == 1 else replace(faults, attempts=1))
     try:
-        if len(busy) > 1 and watch and not (watch.culprits | watch.suspects).isdisjoint(places):
+        if len(busy) > 1 and watch and not (watch.suspects | set(watch.culprits)).isdisjoint(places):
             raise _Apart
         with watch.over(places) if watch else nullcontext():
             done = retrying(lambda: list(stage(busy)))

@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_a_stage_that_hangs_on_one_of_a_batch_loses_that_one_alone(tmp_path):
+def test_work_that_hangs_or_kills_its_process_is_lost_alone(tmp_path):
     """A made-up stage, which sleeps where a decoder would sit in C; workers, batches and the kill are the runner's."""
     code = f"""
         import json, os, time
@@ -30,6 +30,8 @@ def test_a_stage_that_hangs_on_one_of_a_batch_loses_that_one_alone(tmp_path):
             def __call__(self, rows):
                 if any('"hangs"' in one["segment"] for one in rows):
                     time.sleep(600)
+                if any('"dies"' in one["segment"] for one in rows):
+                    os.kill(os.getpid(), 9)
                 return [one | {{"by": str(os.getpid())}} for one in rows]
             def idle(self, row):
                 return row | {{"by": ""}}
@@ -37,7 +39,7 @@ def test_a_stage_that_hangs_on_one_of_a_batch_loses_that_one_alone(tmp_path):
         run = Run(id="r", output={str(tmp_path)!r}, config=load(None, {{"faults.stage_seconds": "3"}}), weights="",
                   weights_digest="")
         connect("local")
-        rows = [row(name) for name in ("a", "hangs", "b", "c", "d", "e")]
+        rows = [row(name) for name in ("a", "hangs", "b", "c", "dies", "e")]
         data = ray.data.from_items(rows, override_num_blocks=1).map_batches(
             Worker, fn_constructor_args=(Step(stage=Sleepy, pool=Pool()), run), batch_size=3, batch_format="numpy",
             compute=ActorPoolStrategy(size=1), num_cpus=0.5,
@@ -52,8 +54,8 @@ def test_a_stage_that_hangs_on_one_of_a_batch_loses_that_one_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     lost = [failure for text, _ in found for failure in json.loads(text)]
-    assert [(one["title"], one["kind"]) for one in lost] == [("hangs", "TimeLimitError")]
-    assert sorted(bool(by) for _, by in found) == [False] + [True] * 5
+    assert {one["title"]: one["kind"] for one in lost} == {"hangs": "TimeLimitError", "dies": "WorkerDiedError"}
+    assert sorted(bool(by) for _, by in found) == [False] * 2 + [True] * 4
     assert sorted(path.name for path in tmp_path.glob("_talklip/runs/r/hung/*")) == [
         "sleepy-a-0+hangs-0+b-0.json",
         "sleepy-hangs-0.json",

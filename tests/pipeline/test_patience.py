@@ -11,7 +11,7 @@ import pytest
 
 from talklip_ray.config import FaultsConfig, StorageConfig, load
 from talklip_ray.errors import ConfigError, MediaError, TransientStoreError
-from talklip_ray.pipeline.patience import EXIT_HUNG, Hung, Watch, known_hung, may_pass, note_hung
+from talklip_ray.pipeline.patience import CRASHES, EXIT_HUNG, Hung, Watch, known_hung, may_pass, note_hung
 from talklip_ray.pipeline.quarantine import guarded, work_row
 from talklip_ray.records import Placement, Segment, load_failures
 from talklip_ray.storage.uri import open_store
@@ -115,7 +115,43 @@ def test_lack_of_memory_separates_a_batch_first_and_is_tried_again() -> None:
 
 
 def watch(tmp_path, seconds: float = 100.0) -> Watch:
-    return Watch(STORE, str(tmp_path), "run", "doing", seconds)
+    return Watch(STORE, str(tmp_path), "run", "doing", seconds, notes=tmp_path / "notes")
+
+
+def dies(tmp_path, *rows: tuple[str, int]) -> None:
+    """A process that is killed over these rows."""
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from talklip_ray.config import StorageConfig
+        from talklip_ray.pipeline.patience import Watch
+        from talklip_ray.storage.uri import open_store
+        notes = Path({str(tmp_path / "notes")!r})
+        watch = Watch(open_store(StorageConfig()), {str(tmp_path)!r}, "run", "doing", 0, notes=notes)
+        with watch.over([("fine", 0)]):
+            pass
+        with watch.over({list(rows)!r}):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60).returncode == -9
+
+
+def test_what_processes_die_of_again_and_again_is_left_out(tmp_path) -> None:
+    dies(tmp_path, ("a", 0), ("b", 1))
+    assert (watch(tmp_path).culprits, watch(tmp_path).suspects) == ({}, {("a", 0), ("b", 1)})
+    for _ in range(CRASHES):
+        assert watch(tmp_path).culprits == {}
+        dies(tmp_path, ("b", 1))
+    found = watch(tmp_path)
+    assert (list(found.culprits), found.suspects) == ([("b", 1)], {("a", 0)})
+    (done,) = guarded(Doing(), [row("b", 1)], FAULTS, found)
+    (lost,) = load_failures(done["failures"])
+    assert (lost.kind, lost.retryable) == ("WorkerDiedError", True)
+    assert "found 3 that died over this" in lost.message
+    other = Watch(STORE, str(tmp_path), "run", "else", 1.0, notes=tmp_path / "notes")
+    assert (other.culprits, other.suspects) == ({}, set())
+    with found.over([("c", 0)]):  # at work, not dead
+        assert ("c", 0) not in watch(tmp_path).suspects
 
 
 def test_what_hung_alone_is_lost_and_suspects_go_one_by_one(tmp_path) -> None:
