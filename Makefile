@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup test check bench demo starter synthesize train-smoke parity clean
+.PHONY: help setup test check bench demo starter synthesize train-smoke parity fuzz clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -41,6 +41,9 @@ synthesize: setup ## talking people who do not exist, to train on: OUT=… HOURS
 
 train-smoke: setup ## prepare, train through every phase, be killed and go on: in minutes
 	python -m jobs.train_smoke $(ARGS)
+
+fuzz: setup ## dub damaged and hostile media by the thousand: FILES=N SEED=N
+	python -m tests.faults.fuzz --files $(or $(FILES),2000) --seed $(or $(SEED),0) $(ARGS)
 
 parity: setup ## the released code's own numbers, member by member; GOLDEN=DIR SEED_OFFSET=N
 	python -m tests.parity.run $(if $(GOLDEN),--golden "$(GOLDEN)") $(if $(SEED_OFFSET),--seed-offset $(SEED_OFFSET)) $(ARGS)

@@ -86,9 +86,16 @@ class Source:
         """Packets of one stream from the current place on, the last one empty (it drains the decoder)."""
         for other in self.container.streams:
             other.discard = Discard.default if other is stream else Discard.all
-        for packet in self.container.demux(stream):
-            self.check()
-            yield packet
+        ended = False
+        while not ended:
+            try:
+                for packet in self.container.demux(stream):
+                    self.check()
+                    ended = ended or not packet.size
+                    yield packet
+                return
+            except IndexError:  # how PyAV meets a stream that began after the file did; ours goes on behind it
+                self.check()
 
 
 @contextmanager
