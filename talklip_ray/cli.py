@@ -20,7 +20,7 @@ from rich.table import Table
 
 from talklip_ray import doctor as checkup
 from talklip_ray.cli_adapt import Adapt, AdaptMinutes, adapt_command, adapted_catalog, adapted_run, asked
-from talklip_ray.cli_runs import Output, RunId, status_command, wanted_again
+from talklip_ray.cli_runs import Output, RunId, gc_command, status_command, wanted_again
 from talklip_ray.cli_settings import Overrides, Settings, Weights, settings
 from talklip_ray.cli_weights import weights_app
 from talklip_ray.config import DubConfig
@@ -44,6 +44,7 @@ app.add_typer(dub_app, name="dub")
 app.add_typer(weights_app, name="weights")
 app.command("adapt")(adapt_command)
 app.command("status")(status_command)
+app.command("gc")(gc_command)
 
 
 @dub_app.command("one")

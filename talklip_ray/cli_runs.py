@@ -12,7 +12,7 @@ from talklip_ray.cli_settings import Overrides, Settings, settings
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError
 from talklip_ray.evaluation.report import duration
-from talklip_ray.pipeline.history import Progress, Standing, latest, letters, only, settings_of, standing
+from talklip_ray.pipeline.history import Progress, Standing, latest, letters, only, settings_of, standing, sweep
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
 from talklip_ray.records import State
 from talklip_ray.storage.uri import open_store
@@ -29,6 +29,21 @@ def status_command(output: Output, run: RunId = "", config: Settings = None, set
         store = open_store(options.storage)
         found = standing(store, output, latest(store, output, run))
     print_standing(found)
+
+
+def gc_command(
+    output: Output,
+    hours: Annotated[float, typer.Option(help="Uploads and temporary files younger than this are left alone.")] = 24.0,
+    keep_parts: Annotated[bool, typer.Option("--keep-parts", help="Leave staged parts to the next run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even while a run goes on.")] = False,
+    config: Settings = None,
+    set_: Overrides = None,
+) -> None:
+    """Take away what runs that died have left. Run them again first if they are to go on: staged parts go, too."""
+    with exiting():
+        store = open_store(settings(config, set_).storage)
+        swept = sweep(store, output, older_seconds=3600 * hours, parts=not keep_parts, force=force)
+    out.print(f"{swept.parts} staged parts, {swept.uploads} unfinished uploads or temporary files taken away")
 
 
 def print_standing(found: Standing) -> None:

@@ -5,12 +5,10 @@ Pictures are copied, never encoded again. Safe to repeat: the product is replace
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from talklip_ray import __version__
 from talklip_ray.errors import MediaError, NotFoundError, TransientStoreError
@@ -18,6 +16,7 @@ from talklip_ray.media.assembling import assemble
 from talklip_ray.media.sound import Sound
 from talklip_ray.pipeline.patience import trying
 from talklip_ray.pipeline.run import Run
+from talklip_ray.pipeline.scratch import scratch
 from talklip_ray.records import Part
 from talklip_ray.storage.commit import Commit, is_done, parts_uri, product_uri, publish, read_commit
 from talklip_ray.storage.uri import open_store
@@ -69,8 +68,7 @@ def _assemble(run: Run, parts: Sequence[Part]) -> Done:
     store = open_store(run.config.storage)
     verdicts = sum((Counter(part.verdicts) for part in parts), Counter[str]())
     num_frames = sum(part.num_frames for part in parts)
-    with tempfile.TemporaryDirectory(prefix="talklip-") as scratch:
-        folder = Path(scratch)
+    with scratch() as folder:
         for part in parts:
             store.download(part.uri, folder / f"{part.index}.nut")
         product = folder / "product.mp4"

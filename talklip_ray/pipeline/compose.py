@@ -5,7 +5,6 @@ A second decode is cheaper than shipping frames between machines: a 1080p frame 
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from talklip_ray.media.reading import read_pictures, read_pictures_backwards
 from talklip_ray.media.writing import PartWriter
 from talklip_ray.pipeline.listen import SILENT
 from talklip_ray.pipeline.run import Run
+from talklip_ray.pipeline.scratch import scratch
 from talklip_ray.pipeline.staging import stage_part
 from talklip_ray.records import Part, Placement, Row, Segment, Verdict, dump, load_parts
 from talklip_ray.storage.uri import open_store
@@ -52,8 +52,8 @@ class Compose:
         for reverse, same in groupby(numbered, key=lambda item: item[1].reverse):
             lanes = list(same)
             for at in range(0, len(lanes), LANES):
-                with tempfile.TemporaryDirectory(prefix="talklip-") as folder:
-                    parts += self._encode(row, segment, lanes[at : at + LANES], reverse, Path(folder))
+                with scratch() as folder:
+                    parts += self._encode(row, segment, lanes[at : at + LANES], reverse, folder)
         return parts
 
     def _encode(

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 STARTED, PROGRESS, SUMMARY, LETTERS = "started.json", "progress.json", "summary.json", "dead_letters.jsonl"
 EVERY_SECONDS = 10.0
 """Between two notes of a run's progress."""
+_LOOKED_AT = 20
+"""Runs, the latest, that may still go on."""
 STALE_SECONDS = 120.0
 """A run that has said nothing for so long has died."""
 
@@ -144,6 +146,29 @@ def runs(store: Store, output: str) -> list[str]:
     folder = join(output, "_talklip", "runs")
     names = [stat.uri[len(folder) :].strip("/").split("/") for stat in store.list(folder)]
     return sorted(parts[0] for parts in names if parts[1:] == [STARTED])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swept:
+    """What `talklip gc` has taken away."""
+
+    parts: int
+    uploads: int
+
+
+def sweep(store: Store, output: str, *, older_seconds: float, parts: bool = True, force: bool = False) -> Swept:
+    """Take away what runs that died have left: staged parts, temporary files, uploads never completed.
+
+    Raises ConfigError while a run goes on, unless ``force``: its parts are not abandoned.
+    """
+    busy = [run for run in runs(store, output)[-_LOOKED_AT:] if standing(store, output, run).state == "running"]
+    if busy and parts and not force:
+        raise ConfigError(
+            output,
+            f"no run may go on while parts are taken away, found {', '.join(busy)}; wait, or --keep-parts, or --force",
+        )
+    taken = store.delete_prefix(join(output, "_talklip", "parts")) if parts else 0
+    return Swept(parts=taken, uploads=store.sweep(output, older_seconds))
 
 
 def latest(store: Store, output: str, run: str = "") -> str:

@@ -25,6 +25,7 @@ from talklip_ray.pipeline.plan import title_row
 from talklip_ray.pipeline.quarantine import failure
 from talklip_ray.pipeline.results import Summary, summarise, write_results
 from talklip_ray.pipeline.run import Run
+from talklip_ray.pipeline.scratch import sweep_scratch
 from talklip_ray.pipeline.sizing import check_fit, fitted
 from talklip_ray.records import Failure, Part, Row, Title
 from talklip_ray.storage.uri import open_store
@@ -57,6 +58,7 @@ class Worker:
     """A stage as Ray Data wants it: columns in, columns out, one row a block."""
 
     def __init__(self, step: Step, run: Run) -> None:
+        sweep_scratch()
         self.stage, self.faults = step.stage(run), run.config.faults
         store = open_store(run.config.storage)
         self.watch = Watch(store, run.output, run.id, step.name, self.faults.stage_seconds)

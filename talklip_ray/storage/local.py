@@ -10,7 +10,9 @@ import io
 import os
 import shutil
 import stat as modes
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,6 +81,17 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[Stat]:
         yield from _walk(prefix)
+
+    def sweep(self, prefix: str, older_seconds: float) -> int:
+        swept = 0
+        with translated(prefix):
+            for folder, _, names in os.walk(local_path(prefix)):
+                for path in (Path(folder, name) for name in names if name.startswith(LEFTOVER)):
+                    with suppress(FileNotFoundError):
+                        if time.time() - path.stat().st_mtime >= older_seconds:
+                            path.unlink()
+                            swept += 1
+        return swept
 
 
 class _PinnedFile(io.FileIO):

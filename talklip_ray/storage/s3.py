@@ -17,6 +17,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -195,6 +196,17 @@ class S3Store:
                     multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
                 ),
             )
+
+    def sweep(self, prefix: str, older_seconds: float) -> int:
+        bucket, folder = bucket_and_key(prefix, folder=True)
+        swept = 0
+        with s3_call(prefix, "sweep"):
+            for page in self._client().get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=folder):
+                for one in page.get("Uploads", []):
+                    if (datetime.now(UTC) - one["Initiated"]).total_seconds() >= older_seconds:
+                        self._client().abort_multipart_upload(Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
+                        swept += 1
+        return swept
 
     def _head(self, uri: str) -> tuple[Stat, str]:
         """The object and the mark of the write that made it."""

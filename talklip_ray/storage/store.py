@@ -74,3 +74,8 @@ class Store(Protocol):
 
         Nothing if there is no such folder.
         """
+
+    def sweep(self, prefix: str, older_seconds: float) -> int:
+        """Take away what writers that died have left in the folder ``prefix`` and below: temporary files, uploads that
+        were never completed. Nothing that is younger: somebody may be at it. Returns how many.
+        """

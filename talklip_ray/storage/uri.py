@@ -54,3 +54,6 @@ class _Router:
 
     def list(self, prefix: str) -> Iterator[Stat]:
         return self._of(prefix).list(prefix)
+
+    def sweep(self, prefix: str, older_seconds: float) -> int:
+        return self._of(prefix).sweep(prefix, older_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, replace
 
@@ -19,8 +20,9 @@ from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Failure
-from talklip_ray.storage.commit import run_uri
-from talklip_ray.storage.uri import open_store
+from talklip_ray.storage.atomic import LEFTOVER
+from talklip_ray.storage.commit import parts_uri, run_uri
+from talklip_ray.storage.uri import join, open_store
 from tests.pipeline.test_ledger import done, title
 
 STORE = open_store(StorageConfig())
@@ -161,3 +163,30 @@ def test_status_says_how_far_a_run_is(tmp_path) -> None:
 def test_eta_is_nobodys_guess_before_anything_is_dubbed() -> None:
     told = Progress(at=0, elapsed=5, counts={"pending": 3}, languages={}, errors={}, segments=0, frames=0)
     assert told.eta_seconds is None
+
+
+def test_what_runs_that_died_have_left_is_taken_away_and_no_more(tmp_path, monkeypatch) -> None:
+    run = ended(tmp_path)
+    parts = parts_uri(str(tmp_path), "f" * 64, "film", "fr")
+    for name in ("a.nut", "b.nut"):
+        STORE.write(join(parts, name), b"part")
+    STORE.write(str(tmp_path / "film" / "fr.mp4"), b"product")
+    old, young = (tmp_path / "film" / f"{LEFTOVER}{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    kept = CliRunner().invoke(app, ["gc", str(tmp_path), "--keep-parts"])
+    assert "0 staged parts, 1 unfinished" in kept.output
+    assert not old.exists()
+    begin(STORE, run_in(tmp_path, "20261124T000000-bb"))
+    busy = CliRunner().invoke(app, ["gc", str(tmp_path)])
+    assert busy.exit_code == 2
+    assert "20261124T000000-bb" in busy.output
+    assert len(list(STORE.list(parts))) == 2
+    now = time.time()
+    monkeypatch.setattr(history.time, "time", lambda: now + 121)
+    assert "2 staged parts, 0 unfinished" in CliRunner().invoke(app, ["gc", str(tmp_path)]).output
+    assert list(STORE.list(parts)) == []
+    assert young.exists()
+    assert (tmp_path / "film" / "fr.mp4").read_bytes() == b"product"
+    assert standing(STORE, run.output, run.id).state == "ended"

@@ -167,6 +167,10 @@ def test_an_uploader_killed_in_the_middle_leaves_nothing_visible(
     assert list(store.list(folder)) == []
     with pytest.raises(NotFoundError):
         store.stat(f"{folder}/a")
+    assert store.sweep(folder, 3600.0) == 0  # it might still be at it
+    assert store.sweep(f"{folder}-of-another", 0.0) == 0
+    assert store.sweep(folder, 0.0) == 1
+    assert store.sweep(folder, 0.0) == 0
 
 
 @pytest.mark.parametrize("change", ["replaced", "deleted"])
