@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -253,7 +254,8 @@ class Judge:
 
     def take(self, case: Case) -> None:
         self.case, self.since = case, time.monotonic()
-        self.pipe.send(case)
+        with suppress(OSError):  # it is dead already, which the verdict will say
+            self.pipe.send(case)
 
     def verdict(self, limit: float) -> Verdict | None:
         """What became of its case; None while it is at it. After a crash or a hang it is of no more use."""
