@@ -267,28 +267,27 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     common.add_argument("--endpoint-url", default="", help="S3 endpoint, where it is not AWS's")
     given = argparse.ArgumentParser(add_help=False)
     given.add_argument("--weights", required=True, help="a .safetensors file: path or URI")
+    faces = argparse.ArgumentParser(add_help=False)
+    where = "a setting of finding faces, as locate.min_face=16"
+    faces.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE", help=where)
     beam = argparse.ArgumentParser(add_help=False)
     beam.add_argument("--beam", type=_beam, default=50, help="hypotheses kept while reading (default 50)")
-    scored = measures.add_parser("sync", parents=[common], help="LSE-D and LSE-C by SyncNet")
+    scored = measures.add_parser("sync", parents=[common, faces], help="LSE-D and LSE-C by SyncNet")
     scored.add_argument("videos", nargs="+", metavar="VIDEO")
     come = "a SyncNet: path or URI (default: the small one that comes with the package; weights/MODEL_CARD.md)"
     scored.add_argument("--weights", default=SYNCNET, help=come)
     view = "crop: the face, as dubbing finds it (default with the SyncNet that comes along); frame: the whole picture,"
     view += " as the literature scores (default with another)"
     scored.add_argument("--view", type=View, choices=list(View), default=None, help=view)
-    where = "a setting of finding faces, as locate.min_face=16"
-    scored.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE", help=where)
     audio = "sound instead of the videos' own: once for all, or once for each"
     scored.add_argument("--audio", action="append", default=[], metavar="FILE", help=audio)
-    seen = measures.add_parser("read", parents=[common, given, beam], help="read lips, and count wrong words")
+    seen = measures.add_parser("read", parents=[common, given, faces, beam], help="read lips, and count wrong words")
     seen.add_argument("videos", nargs="+", metavar="VIDEO")
     view = "crop: the face, as dubbing finds it; frame: the frames' middle, as released readers are tested"
     seen.add_argument("--view", type=View, choices=list(View), default=View.CROP, help=view)
     told = seen.add_mutually_exclusive_group()
     told.add_argument("--texts", default="", metavar="FILE", help="JSONL of id, video and text, as jobs/prepare.py's")
     told.add_argument("--text", action="append", default=[], help="what is said: once for each video, in order")
-    where = "a setting of finding faces, as locate.min_face=16"
-    seen.add_argument("--set", action="append", default=[], type=assignment, metavar="KEY=VALUE", help=where)
     made = "the same of shards made by jobs/prepare.py"
     rows = measures.add_parser("shards", parents=[common, given, beam], help=made)
     rows.add_argument("folder", metavar="FOLDER")

@@ -57,9 +57,7 @@ def score_file(
     if network.training:
         raise ValueError("a network must be in eval mode to judge, found it in training mode; call eval() on it")
     heard, audio_where = (video, where) if audio is None else (audio, audio_where or where)
-    info, sound = probe_video(video, where), probe_audio(heard, audio_where)
-    begins = _own_start(video, where) if audio is None else info.origin
-    zero = nearest_step(int(info.pts_N[0]) * info.time_base - begins, SPEECH_RATE)
+    info, sound, zero = _begun(video, audio, where, audio_where)
     frames = nearest_step((info.end_pts - int(info.pts_N[0])) * info.time_base, RATE)
     count = _num_windows(frames, sound.num_speech_samples - zero, where)
     picks_N = shown_at(info, count + FRAMES - 1)
@@ -85,12 +83,17 @@ def speech_under(
     Raises NoSoundError where there is none at all.
     """
     heard, audio_where = (video, where) if audio is None else (audio, audio_where or where)
-    info, sound = probe_video(video, where), probe_audio(heard, audio_where)
-    begins = _own_start(video, where) if audio is None else info.origin
-    zero = nearest_step(int(info.pts_N[0]) * info.time_base - begins, SPEECH_RATE)
+    _, sound, zero = _begun(video, audio, where, audio_where)
     stop = min(zero + count * _SAMPLES, sound.num_speech_samples)
     speech_N = read_speech(heard, sound, zero, max(zero, stop), audio_where)
     return np.clip(np.rint(speech_N * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+def _begun(video: File, audio: File | None, where: str, audio_where: str) -> tuple[VideoInfo, AudioInfo, int]:
+    """Both probed, and the sample of 16 kHz that sounds with the first frame."""
+    info, sound = probe_video(video, where), probe_audio(video if audio is None else audio, audio_where)
+    begins = _own_start(video, where) if audio is None else info.origin
+    return info, sound, nearest_step(int(info.pts_N[0]) * info.time_base - begins, SPEECH_RATE)
 
 
 def shown_at(info: VideoInfo, count: int) -> NDArray[np.int64]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,6 +21,7 @@ from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError, NotFoundError, StoreError
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest
+from talklip_ray.pipeline.results import LETTERS, SUMMARY
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Failure, State
 from talklip_ray.storage.commit import run_uri
@@ -28,7 +30,7 @@ from talklip_ray.storage.uri import join
 
 log = logging.getLogger(__name__)
 
-STARTED, PROGRESS, SUMMARY, LETTERS = "started.json", "progress.json", "summary.json", "dead_letters.jsonl"
+STARTED, PROGRESS = "started.json", "progress.json"
 EVERY_SECONDS = 10.0
 """Between two notes of a run's progress."""
 _LOOKED_AT = 20
@@ -104,19 +106,41 @@ def begin(store: Store, run: Run) -> None:
 
 
 class Reporter:
-    """Notes a run's progress, at most every so often. What cannot be noted is not worth stopping for."""
+    """Notes a run's progress, at most every so often. What cannot be noted is not worth stopping for.
+
+    As a context, it says every so often that the run still goes on, however long one segment takes.
+    """
 
     def __init__(self, store: Store, run: Run, every: float = EVERY_SECONDS) -> None:
         self.store, self.run, self.every = store, run, every
         self.started = time.monotonic()
         self._next = 0.0
+        self._told: Progress | None = None
+        self._over = threading.Event()
+        self._beat = threading.Thread(target=self._go_on, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._beat.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._beat.join()  # what is noted after this stays
+
+    def _go_on(self) -> None:
+        while not self._over.wait(self.every):
+            if self._told is not None:
+                self._write(replace(self._told, at=time.time(), elapsed=round(time.monotonic() - self.started, 3)))
 
     def note(self, ledger: Ledger, *, last: bool = False) -> None:
         now = time.monotonic()
         if now < self._next and not last:
             return
         self._next = now + self.every
-        told = counted(ledger, now - self.started, self.run.config)
+        self._told = counted(ledger, now - self.started, self.run.config)
+        self._write(self._told)
+
+    def _write(self, told: Progress) -> None:
         try:
             self.store.write(run_uri(self.run.output, self.run.id, PROGRESS), json.dumps(asdict(told)).encode())
         except StoreError:

@@ -16,6 +16,7 @@ from talklip_ray.records import State
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.store import Store
 
+LETTERS, SUMMARY = "dead_letters.jsonl", "summary.json"
 EXIT_DONE, EXIT_CONFIG, EXIT_PARTIAL, EXIT_DEFERRED = 0, 2, 3, 4
 
 RESULTS = pa.schema(
@@ -87,7 +88,7 @@ def write_results(store: Store, summary: Summary) -> str:
     pq.write_table(pa.Table.from_pylist(summary.rows, schema=RESULTS), table)
     letters = "".join(json.dumps(failure) + "\n" for failure in summary.failures)
     store.write(run_uri(summary.output, summary.run, "results.parquet"), table.getvalue())
-    store.write(run_uri(summary.output, summary.run, "dead_letters.jsonl"), letters.encode())
-    uri = run_uri(summary.output, summary.run, "summary.json")
+    store.write(run_uri(summary.output, summary.run, LETTERS), letters.encode())
+    uri = run_uri(summary.output, summary.run, SUMMARY)
     store.write(uri, json.dumps(asdict(summary), indent=1).encode())
     return uri

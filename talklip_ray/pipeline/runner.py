@@ -161,16 +161,17 @@ def dub_catalog(
     store = open_store(run.config.storage)
     reporter = Reporter(store, replace(run, config=replace(run.config, pools=pools)))
     reporter.note(ledger)
-    for batch in _batches(run, [title for title in titles if title.id not in {one.title for one in lost}], pools):
-        for row in batch.to_pylist():
-            for parts in ledger.take(row):
-                assembly.submit(parts)
-        assembly.collect(ledger, wait=False)
-        progress(ledger)
-        reporter.note(ledger)
-        if _hopeless(run, ledger, len(titles)) or _over(run):
-            break
-    assembly.collect(ledger, wait=True)
+    with reporter:
+        for batch in _batches(run, [title for title in titles if title.id not in {one.title for one in lost}], pools):
+            for row in batch.to_pylist():
+                for parts in ledger.take(row):
+                    assembly.submit(parts)
+            assembly.collect(ledger, wait=False)
+            progress(ledger)
+            reporter.note(ledger)
+            if _hopeless(run, ledger, len(titles)) or _over(run):
+                break
+        assembly.collect(ledger, wait=True)
     ledger.close(deferred=_over(run))
     progress(ledger)
     reporter.note(ledger, last=True)

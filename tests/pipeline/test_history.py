@@ -190,3 +190,16 @@ def test_what_runs_that_died_have_left_is_taken_away_and_no_more(tmp_path, monke
     assert young.exists()
     assert (tmp_path / "film" / "fr.mp4").read_bytes() == b"product"
     assert standing(STORE, run.output, run.id).state == "ended"
+
+
+def test_a_run_says_that_it_goes_on_while_nothing_comes_back(tmp_path) -> None:
+    run = run_in(tmp_path)
+    begin(STORE, run)
+    with Reporter(STORE, run, every=0.05) as reporter:
+        reporter.note(Ledger([title()]))
+        first = standing(STORE, run.output, run.id).progress.at
+        until = time.monotonic() + 20
+        while (told := standing(STORE, run.output, run.id).progress).at == first and time.monotonic() < until:
+            time.sleep(0.02)
+    assert told.at > first
+    assert told.counts["pending"] == 2
