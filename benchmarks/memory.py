@@ -30,6 +30,7 @@ from talklip_ray.config import STARTER, DubConfig, load
 from talklip_ray.errors import TalklipError
 from talklip_ray.evaluation.report import duration
 from talklip_ray.pipeline import runner
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.dub import Step
 from talklip_ray.pipeline.preflight import one_title, prepare_run
 from talklip_ray.pipeline.run import Run
@@ -143,7 +144,7 @@ def measure(seconds: float, config: DubConfig, folder: Path) -> dict[str, Any]:
     with Watch(notes) as watch:
         runner.connect("local")
         try:
-            summary = runner.dub_catalog(run, [title])
+            summary = runner.dub_catalog(run, Catalog.of([title]))
         finally:
             ray.shutdown()
     if summary.failures or summary.frames != round(seconds * RATE):

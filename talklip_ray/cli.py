@@ -10,6 +10,7 @@ import logging
 import sys
 from dataclasses import asdict
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -26,17 +27,21 @@ from talklip_ray.cli_weights import weights_app
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import TalklipError, TitleError
 from talklip_ray.evaluation.report import render_run
+from talklip_ray.pipeline.estimate import Estimate, estimated
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
 from talklip_ray.pipeline.one import dub_here
 from talklip_ray.pipeline.preflight import Probe, deadline, one_title, prepare_run, probe_titles, take_product
-from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL, Summary
+from talklip_ray.pipeline.results import EXIT_CONFIG, EXIT_DONE, EXIT_PARTIAL, LETTERS, Summary
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.runner import connect, dub_catalog
 from talklip_ray.records import State, SyncMode, Title
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import err, exiting, out
+
+SHOWN = 50
+"""Dead letters, or titles of a plan, that are printed."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Dub video at catalog scale, lips included.")
 dub_app = typer.Typer(no_args_is_help=True, help="Dub one video or a catalog.")
@@ -156,7 +161,7 @@ def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str
         console=err,
         transient=True,
     ) as bar:
-        task = bar.add_task("starting workers", total=sum(len(t.dubs) for t in wanted.titles))
+        task = bar.add_task("starting workers", total=wanted.titles.num_dubs)
 
         def heard(ledger: Ledger) -> None:
             counts = ledger.counts()
@@ -164,7 +169,7 @@ def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str
             failed = f", {counts['failed']} failed" if counts["failed"] else ""
             bar.update(task, completed=ended, description=f"{ledger.segments} segments{failed}")
 
-        summary = dub_catalog(run, wanted.titles, wanted.rejected, lost=lost, progress=heard)
+        summary = dub_catalog(run, wanted.titles, lost=lost, progress=heard)
     page = run_uri(run.output, run.id, "report.html")
     store.write(page, render_run(asdict(summary)).encode())
     print_summary(summary)
@@ -174,9 +179,11 @@ def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str
 
 def print_summary(summary: Summary) -> None:
     """The table at the end of a run, dead letters first in words."""
-    for failure in summary.failures:
+    for failure in summary.failures[:SHOWN]:
         who = "/".join(filter(None, (failure["title"], failure["language"])))
         err.print(f"[red]{escape(who)}[/] {failure['stage']}: {escape(failure['message'])}", soft_wrap=True)
+    if (more := sum(summary.errors.values()) - SHOWN) > 0:
+        err.print(f"... and {more} more in {run_uri(summary.output, summary.run, LETTERS)}", soft_wrap=True)
     table = Table("state", "titles x languages", box=None)
     for state, count in summary.counts.items():
         if count:
@@ -205,14 +212,17 @@ def dub_plan(
         wanted = read_manifest(open_store(options.storage), manifest)
         run = prepare_run(options, output, writes=False)
         probes = list(probe_titles(run, wanted.titles))
+        expected = estimated(open_store(options.storage), output, probes, options)
     print_plan(wanted, probes)
-    problems = len(wanted.rejected) + sum(len(p.problems) for p in probes)
+    print_estimate(expected, options)
+    problems = wanted.num_rejected + sum(len(p.problems) for p in probes)
     raise typer.Exit(EXIT_PARTIAL if problems else EXIT_DONE)
 
 
 def print_plan(wanted: Manifest, probes: list[Probe]) -> None:
     table = Table("title", "languages", "done", "segments", "minutes", "problem", box=None)
-    for probe in probes:
+    shown = [*[p for p in probes if p.problems][:SHOWN], *[p for p in probes if not p.problems][:SHOWN]]
+    for probe in shown:
         table.add_row(
             probe.title,
             str(probe.languages),
@@ -221,14 +231,22 @@ def print_plan(wanted: Manifest, probes: list[Probe]) -> None:
             f"{probe.seconds / 60:.2f}",
             escape("; ".join(probe.problems)),
         )
-    for failure in wanted.rejected:
+    for failure in islice(wanted.rejected, SHOWN):
         table.add_row(escape(failure.title), "", "", "", "", escape(failure.message))
     out.print(table)
+    if (more := len(probes) - len(shown)) > 0:
+        out.print(f"... and {more} more titles")
     minutes = sum(p.seconds * (p.languages - p.done) for p in probes) / 60
     out.print(
         f"{len(probes)} titles, {sum(p.segments for p in probes)} segments, {minutes:.2f} minutes to dub, "
-        f"{len(wanted.rejected) + sum(len(p.problems) for p in probes)} problems"
+        f"{wanted.num_rejected + sum(len(p.problems) for p in probes)} problems"
     )
+
+
+def print_estimate(expected: Estimate, config: DubConfig) -> None:
+    basis = f"as run {expected.basis} took" if expected.basis else "as measured once, on processors"
+    price = f", {expected.cost:.2f} {config.prices.currency}" if expected.cost is not None else ""
+    out.print(f"about {expected.hours:.2f} busy hours of workers{price} ({basis})", highlight=False, soft_wrap=True)
 
 
 @app.command("doctor")

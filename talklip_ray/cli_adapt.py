@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from talklip_ray.config import AdaptConfig, DubConfig
 from talklip_ray.errors import ConfigError, TitleError
 from talklip_ray.faces.detect import detector_of
 from talklip_ray.models.talklip import NetworkConfig, small
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.results import EXIT_PARTIAL
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.weights import checked_weights, local_weights, weights_path
@@ -118,7 +119,7 @@ def adapted_run(run: Run, title: Title) -> Iterator[Run]:
         yield replace(run, adapted={title.id: found})
 
 
-def adapted_catalog(run: Run, titles: Sequence[Title]) -> tuple[Run, list[Failure]]:
+def adapted_catalog(run: Run, titles: Catalog) -> tuple[Run, list[Failure]]:
     """The run with weights of each title's own, made on the cluster, and the titles that are lost for want of them."""
     config = run.config.adapt
     if config is None:

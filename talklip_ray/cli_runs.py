@@ -80,7 +80,7 @@ def wanted_again(output: str, run: str, kinds: list[str], options: DubConfig) ->
     """What `talklip dub retry` does again, and the settings it does it with. Raises ConfigError, StoreError."""
     store = open_store(options.storage)
     run = latest(store, output, run)
-    lost = letters(store, output, run)
+    lost = list(letters(store, output, run))
     known = sorted({failure.kind for failure in lost})
     if unknown := sorted(set(kinds) - set(known)):
         found = ", ".join(known) or "none"

@@ -30,6 +30,12 @@ class PlanConfig:
     """Aim for segments of this length; a cut falls on a keyframe where one is near. 0: never cut."""
     lead_minutes: float = 10.0
     """How long before a run's deadline (`--until`) no more title is begun: about what its longest takes."""
+    shard_titles: int = 1000
+    """A catalog of more titles is planned in shards of so many: those without a product first."""
+
+    def __post_init__(self) -> None:
+        if self.shard_titles < 1:
+            raise ConfigError("settings", f"`plan.shard_titles` must be 1 or more, found {self.shard_titles}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

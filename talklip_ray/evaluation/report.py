@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
@@ -88,9 +87,9 @@ def render_run(summary: Mapping[str, Any], *, base: str = "../../..") -> str:
             if counts.get(key)
         ],
         figures=_figures(summary),
-        letters=_letters(summary["failures"]),
+        letters=_letters(summary["failures"], summary["errors"]),
         rows=[_row(row, summary["output"], base) for row in rows[:MOST_ROWS]],
-        more_rows=max(0, len(rows) - MOST_ROWS),
+        more_rows=max(0, _wanted(counts) - min(len(rows), MOST_ROWS)),
         stages=stages(summary["stage_seconds"]),
         adapted=[_adapted(one) for one in summary.get("adapted", [])[:MOST_ROWS]],
     )  # fmt: skip
@@ -98,7 +97,7 @@ def render_run(summary: Mapping[str, Any], *, base: str = "../../..") -> str:
 
 def headline(counts: Mapping[str, int]) -> str:
     """The run in a few words; ``counts`` by state."""
-    wanted = sum(counts.get(state, 0) for state in STATES if state != "rejected")
+    wanted = _wanted(counts)
     there = counts.get("done", 0) + counts.get("skipped", 0)
     if counts.get("rejected"):
         return f"{there} of {wanted} dubs are there, and {_rows(counts['rejected'])} could not be used"
@@ -107,13 +106,17 @@ def headline(counts: Mapping[str, int]) -> str:
     return f"{there:,} of {wanted:,} dubs are there"
 
 
+def _wanted(counts: Mapping[str, int]) -> int:
+    return sum(counts.get(state, 0) for state in STATES if state != "rejected")
+
+
 def _rows(count: int) -> str:
     return "1 manifest row" if count == 1 else f"{count:,} manifest rows"
 
 
 def _lede(counts: Mapping[str, int], summary: Mapping[str, Any]) -> str:
     wall, frames, done = summary["wall_seconds"], summary["frames"], counts.get("done", 0)
-    which = "all of them" if done == len(summary["rows"]) else f"{done:,} of them" if done else "none"
+    which = "all of them" if done == _wanted(counts) else f"{done:,} of them" if done else "none"
     took = f": {frames:,} frames in {duration(wall)}." if frames else f" and took {duration(wall)}."
     text = f"This run dubbed {which}{took}"
     if counts.get("skipped"):
@@ -127,14 +130,13 @@ def _lede(counts: Mapping[str, int], summary: Mapping[str, Any]) -> str:
 
 def _figures(summary: Mapping[str, Any]) -> list[Fields]:
     wall, frames = summary["wall_seconds"], summary["frames"]
-    made = [row for row in summary["rows"] if row["state"] == "done"]
-    output = sum(row["seconds"] for row in made)
+    output = summary["output_seconds"]
     found = [("Wall time", duration(wall), ""), ("Frames published", f"{frames:,}", "")]
     if frames and wall:
         found += [
             ("Rate", f"{frames / wall:,.1f}", "frames/s"),
             ("Output", duration(output), f"{output / wall:.2g}× real time"),
-            ("Size", size(sum(row["bytes"] for row in made)), ""),
+            ("Size", size(summary["output_bytes"]), ""),
         ]
     busy = sum(summary["stage_seconds"].values())
     if busy:
@@ -194,17 +196,17 @@ def verdict_shares(verdicts: str | Mapping[str, int]) -> list[Fields]:
     ]
 
 
-def _letters(failures: Sequence[Mapping[str, Any]]) -> list[Fields]:
+def _letters(failures: Sequence[Mapping[str, Any]], counts: Mapping[str, int]) -> list[Fields]:
     groups = []
-    for kind, same in groupby(sorted(failures, key=lambda failure: failure["kind"]), key=lambda f: f["kind"]):
-        letters = list(same)
+    for kind, count in counts.items():
+        letters = [failure for failure in failures if failure["kind"] == kind][:MOST_LETTERS]
         groups.append(
             {
                 "kind": kind,
-                "count": len(letters),
+                "count": count,
                 "advice": ADVICE.get(kind, UNEXPECTED),
-                "letters": [_letter(failure) for failure in letters[:MOST_LETTERS]],
-                "more": max(0, len(letters) - MOST_LETTERS),
+                "letters": [_letter(failure) for failure in letters],
+                "more": count - len(letters),
             }
         )
     return sorted(groups, key=lambda group: -group["count"])

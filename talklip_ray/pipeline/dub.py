@@ -16,7 +16,7 @@ from talklip_ray.pipeline.generate import Generate
 from talklip_ray.pipeline.listen import Listen
 from talklip_ray.pipeline.locate import Locate
 from talklip_ray.pipeline.patience import Watch
-from talklip_ray.pipeline.plan import Plan, lost_title, title_of
+from talklip_ray.pipeline.plan import Plan
 from talklip_ray.pipeline.quarantine import FAULTS, Stage, guarded
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Row
@@ -50,13 +50,4 @@ def work(stage: Stage, rows: Sequence[Row], faults: FaultsConfig = FAULTS, watch
         yield from guarded(stage, rows, faults, watch)
         return
     for row in rows:
-        if watch is None:
-            yield from stage([row])
-            continue
-        title = title_of(row)
-        if (title.id, -1) in watch.culprits:
-            yield lost_title(title, watch.culprits[title.id, -1], stage.name, attempts=2)
-            continue
-        with watch.over([(title.id, -1)]):
-            planned = list(stage([row]))
-        yield from planned
+        yield from stage.planned(row, watch)

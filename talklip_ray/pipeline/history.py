@@ -10,8 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError, NotFoundError, StoreError
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest
 from talklip_ray.pipeline.results import LETTERS, SUMMARY
@@ -148,19 +148,16 @@ class Reporter:
 
 
 def counted(ledger: Ledger, elapsed: float, config: DubConfig) -> Progress:
-    languages: dict[str, Counter[str]] = {}
-    for entry in ledger.entries.values():
-        languages.setdefault(entry.language, Counter())[entry.state.value] += 1
     return Progress(
         at=time.time(),
         elapsed=round(elapsed, 3),
         counts=ledger.counts(),
-        languages={name: dict(counts) for name, counts in sorted(languages.items())},
-        errors=dict(Counter(failure.kind for failure in ledger.failures)),
+        languages=ledger.languages(),
+        errors=dict(ledger.errors),
         segments=ledger.segments,
-        frames=sum(entry.done.num_frames for entry in ledger.entries.values() if entry.done),
-        stage_seconds={stage: round(seconds, 3) for stage, seconds in sorted(ledger.seconds.items())},
-        cost=cost(ledger.seconds, config),
+        frames=ledger.frames,
+        stage_seconds={stage: round(seconds, 3) for stage, seconds in sorted(ledger.stage_seconds.items())},
+        cost=cost(ledger.stage_seconds, config),
         currency=config.prices.currency,
     )
 
@@ -217,11 +214,13 @@ def standing(store: Store, output: str, run: str) -> Standing:
     return Standing(run=run, state=state, started=started, progress=progress)
 
 
-def letters(store: Store, output: str, run: str) -> list[Failure]:
+def letters(store: Store, output: str, run: str) -> Iterator[Failure]:
     """A run's dead letters. Raises ConfigError where it has not come to its end, or they cannot be read."""
     uri = run_uri(output, run, LETTERS)
     try:
-        return [Failure(**json.loads(line)) for line in store.read(uri).splitlines()]
+        with store.open(uri) as file:
+            for line in file:
+                yield Failure(**json.loads(line))
     except NotFoundError as error:
         raise ConfigError(uri, "a run must have ended to have dead letters; run the same command again") from error
     except (ValueError, TypeError) as error:
@@ -246,13 +245,13 @@ def only(manifest: Manifest, lost: Iterable[Failure]) -> Manifest:
     wanted: dict[str, set[str]] = {}
     for failure in lost:
         wanted.setdefault(failure.title, set()).add(failure.language)
-    titles = []
+    chosen = Catalog()
     for title in manifest.titles:
         languages = wanted.get(title.id, set())
         dubs = tuple(dub for dub in title.dubs if dub.language in languages or "" in languages)
         if dubs:
-            titles.append(replace(title, dubs=dubs))
-    return Manifest(uri=manifest.uri, titles=tuple(titles))
+            chosen.add(replace(title, dubs=dubs))
+    return Manifest(uri=manifest.uri, titles=chosen)
 
 
 def _read(store: Store, uri: str, kind: type[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 One title a row, with its dubs in a list, or one title and language a row (the only form CSV has); rows of the same
 ``id`` are put together. A row that cannot be used becomes a dead letter with its row number; only a manifest that
-cannot be read at all, or has no usable row, is a ManifestError.
+cannot be read at all, or has no usable row, is a ManifestError. Read as a stream, it may have any number of rows.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from talklip_ray.errors import ManifestError, StoreError
+from talklip_ray.errors import ManifestError, SourceChangedError, StoreError
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.records import Dub, Failure, SyncMode, Title
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join
@@ -30,6 +31,9 @@ Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9
 Uri = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\x00-\x1f]+$")]
 
 SHOWN = 5
+LINE = 1 << 20
+"""Characters of the longest line a manifest may have: a title with thousands of dubs."""
+BATCH = 4096
 
 
 class _DubRow(BaseModel):
@@ -65,8 +69,15 @@ class Manifest:
     """The titles of a manifest, those with the highest priority first, and the rows that could not be used."""
 
     uri: str
-    titles: tuple[Title, ...]
-    rejected: tuple[Failure, ...] = field(default=())
+    titles: Catalog
+
+    @property
+    def rejected(self) -> Iterator[Failure]:
+        return self.titles.rejected
+
+    @property
+    def num_rejected(self) -> int:
+        return self.titles.num_rejected
 
 
 def read_manifest(store: Store, uri: str) -> Manifest:
@@ -74,55 +85,78 @@ def read_manifest(store: Store, uri: str) -> Manifest:
 
     Raises ManifestError when it cannot be read, is none of the three formats, or holds no usable row.
     """
-    try:
-        data = store.read(uri)
-    except StoreError as error:
-        raise ManifestError(uri, f"the manifest must be a readable object: {error.detail}") from error
-    titles: dict[str, Title] = {}
-    rejected: list[Failure] = []
+    catalog, first = Catalog(), list[str]()
     rows = 0
-    for number, raw in _rows(uri, data):
-        rows += 1
-        try:
-            _add(titles, _title(uri, raw))
-        except ValueError as error:
-            rejected.append(_rejection(number, raw, error))
+    try:
+        with store.open(uri) as file:
+            for number, raw in _rows(uri, file):
+                rows += 1
+                try:
+                    catalog.add(_title(uri, raw))
+                except ValueError as error:
+                    rejected = _rejection(number, raw, error)
+                    catalog.reject(rejected)
+                    first += [rejected.message] if len(first) < SHOWN else []
+    except (StoreError, SourceChangedError) as error:
+        raise ManifestError(uri, f"the manifest must be a readable object: {error.detail}") from error
     if not rows:
         raise ManifestError(uri, "a manifest must hold at least one row, found none; see `talklip dub plan --help`")
-    if not titles:
-        shown = "; ".join(failure.message for failure in rejected[:SHOWN])
-        raise ManifestError(uri, f"none of {rows} rows can be used: {shown}")
-    ordered = sorted(titles.values(), key=lambda title: -title.priority)
-    return Manifest(uri=uri, titles=tuple(ordered), rejected=tuple(rejected))
+    if not len(catalog):
+        raise ManifestError(uri, f"none of {rows} rows can be used: {'; '.join(first)}")
+    return Manifest(uri=uri, titles=catalog)
 
 
-def _rows(uri: str, data: bytes) -> Iterator[tuple[int, Any]]:
+def _rows(uri: str, file: BinaryIO) -> Iterator[tuple[int, Any]]:
     """Numbered rows; numbers are lines of the file for JSONL and CSV, rows from 1 for Parquet."""
     suffix = uri.rsplit(".", 1)[-1].lower()
     if suffix == "parquet":
-        try:
-            table = pq.read_table(io.BytesIO(data))
-        except (pa.ArrowException, OSError) as error:
-            raise ManifestError(uri, f"a .parquet manifest must be a Parquet file: {error}") from error
-        yield from enumerate(table.to_pylist(), start=1)
+        yield from enumerate(_parquet_rows(uri, file), start=1)
         return
     if suffix not in {"jsonl", "ndjson", "csv"}:
         raise ManifestError(uri, f"a manifest's name must end in .jsonl, .csv or .parquet, found `.{suffix}`")
     try:
-        text = data.decode("utf-8-sig")
+        with io.TextIOWrapper(file, "utf-8-sig", newline="" if suffix == "csv" else None) as text:
+            yield from _csv_rows(uri, _lines(uri, text)) if suffix == "csv" else _json_rows(_lines(uri, text))
     except UnicodeDecodeError as error:
         raise ManifestError(uri, f"a .{suffix} manifest must be UTF-8 text: {error}") from error
-    if suffix == "csv":
-        reader = csv.DictReader(io.StringIO(text))
+
+
+def _parquet_rows(uri: str, file: BinaryIO) -> Iterator[Any]:
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(BATCH):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(uri, f"a .parquet manifest must be a Parquet file: {error}") from error
+
+
+def _csv_rows(uri: str, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(lines)
+    try:
         for cells in reader:
             yield reader.line_num, {k if k is not None else "(beyond the last column)": v for k, v in cells.items()}
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
+    except csv.Error as error:
+        raise ManifestError(
+            uri, f"a .csv manifest must be readable CSV: {error}, after line {reader.line_num}"
+        ) from error
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield number, ValueError(f"not JSON: {error}")
+
+
+def _lines(uri: str, text: io.TextIOWrapper) -> Iterator[str]:
+    """A file that is one endless line must not fill the memory."""
+    number = 0
+    while line := text.readline(LINE + 1):
+        number += 1
+        if len(line) > LINE:
+            raise ManifestError(uri, f"a line must have at most {LINE:,} characters, found more in line {number}")
+        yield line
 
 
 def _title(uri: str, raw: Any) -> Title:
@@ -144,19 +178,6 @@ def _title(uri: str, raw: Any) -> Title:
 
 def _absolute(base: str, uri: str) -> str:
     return uri if "://" in uri or uri.startswith("/") else join(base, uri)
-
-
-def _add(titles: dict[str, Title], new: Title) -> None:
-    old = titles.get(new.id)
-    if old and (old.video, old.sync_mode) != (new.video, new.sync_mode):
-        raise ValueError(f"`id` must belong to one video and sync_mode; `{new.id}` has {old.video} above")
-    dubs = (old.dubs if old else ()) + new.dubs
-    languages = [dub.language for dub in dubs]
-    twice = sorted({language for language in languages if languages.count(language) > 1})
-    if twice:
-        raise ValueError(f"a title must name each language once; `{new.id}` names {', '.join(twice)} again")
-    most = max(new.priority, old.priority) if old else new.priority
-    titles[new.id] = replace(new, dubs=dubs, priority=most)
 
 
 def _rejection(number: int, raw: Any, error: ValueError) -> Failure:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from talklip_ray.config import Pools
 from talklip_ray.pipeline.assemble import assemble_title
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.dub import dub, work
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.plan import title_row
@@ -23,7 +24,7 @@ def dub_here(run: Run, title: Title, *, progress: Callable[[float], None] = lamb
     """
     started = time.perf_counter()
     plan, *steps = [(step, step.stage(run)) for step in dub(Pools())]
-    ledger = Ledger([title])
+    ledger = Ledger(Catalog.of([title]))
     for row in work(plan[1], [title_row(title)]):
         rows = [row]
         for _, stage in steps:

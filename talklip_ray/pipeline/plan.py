@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -16,15 +18,24 @@ from talklip_ray.errors import TalklipError
 from talklip_ray.faces.track import margin
 from talklip_ray.media.audio import AudioInfo, probe_audio
 from talklip_ray.media.probing import VideoInfo, probe_video
-from talklip_ray.pipeline.patience import trying
+from talklip_ray.pipeline.catalog import read_shard, titles_of, titles_text
+from talklip_ray.pipeline.patience import Watch, trying
 from talklip_ray.pipeline.quarantine import failure, work_row
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.staging import Span, Staged, staged_parts, taken_from
 from talklip_ray.records import Dub, Failure, Part, PictureFormat, Placement, Row, Segment, State, SyncMode, Title
-from talklip_ray.storage.commit import fingerprint, is_done
+from talklip_ray.storage.commit import fingerprint, is_done, products
 from talklip_ray.storage.store import Stat, Store
 from talklip_ray.storage.uri import open_store
 
+log = logging.getLogger(__name__)
+
+ALL, NEW, KNOWN = "", "new", "known"
+"""Which titles of a shard: those without a product for each language, or those with."""
+NEWS = 500
+"""Titles and languages that nothing is to be done for, told of in one row."""
+CHECKING = 8
+"""Titles whose records are looked at at once."""
 MAX_TAKES = 100
 """A dub longer than this many times its picture is taken for a mistake."""
 
@@ -45,13 +56,13 @@ class Survey:
 
 def title_row(title: Title) -> Row:
     """A title as the pipeline's first row."""
-    return {"title": json.dumps(asdict(title), default=str)}
+    return {"titles": titles_text([title]), "shard": "", "which": ALL}
 
 
-def title_of(row: Row) -> Title:
-    raw = json.loads(row["title"])
-    dubs = tuple(Dub(**d | {"offset": Fraction(d["offset"])}) for d in raw.pop("dubs"))
-    return Title(**raw | {"dubs": dubs, "sync_mode": SyncMode(raw["sync_mode"])})
+def shard_rows(shards: Sequence[str]) -> list[Row]:
+    """First rows of a catalog in shards (URIs): of each what is new, and then of each what has a product already."""
+    passes = (NEW, KNOWN) if len(shards) > 1 else (ALL,)
+    return [{"titles": "", "shard": uri, "which": which} for which in passes for uri in shards]
 
 
 def lost_title(title: Title, error: Exception, stage: str, *, attempts: int = 1) -> Row:
@@ -65,7 +76,9 @@ def _left(title: str, language: str, state: State) -> dict[str, str]:
 
 
 class Plan:
-    """Reads ``title``. Adds a row per segment, or one row that says what was skipped, deferred or lost."""
+    """Reads ``titles`` or ``shard``, and ``which``. Adds a row per segment, and rows that say what was skipped,
+    deferred or lost.
+    """
 
     name = "plan"
 
@@ -75,19 +88,79 @@ class Plan:
 
     def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
         for row in rows:
-            title, retrying = title_of(row), trying(self.run.config.faults)
-            if self.run.until and time.time() >= self.run.until - 60 * self.run.config.plan.lead_minutes:
-                yield work_row(None, skipped=[_left(title.id, dub.language, State.DEFERRED) for dub in title.dubs])
-                continue
-            try:
-                found = retrying(survey, self.store, self.run, title)
-            except Exception as error:  # noqa: BLE001 - one bad title never stops the others
-                yield lost_title(title, error, self.name, attempts=int(retrying.statistics["attempt_number"]))
-                continue
-            if found.failures or found.skipped or found.parts:
-                skipped = [_left(title.id, language, State.SKIPPED) for language in found.skipped]
-                yield work_row(None, failures=found.failures, skipped=skipped, parts=found.parts)
-            yield from (work_row(segment) for segment in found.segments)
+            yield from self.planned(row)
+
+    def planned(self, row: Row, watch: Watch | None = None) -> Iterator[Row]:
+        """The rows of some titles. ``watch`` ends the process over a title that hangs, and knows of earlier ones."""
+        left: list[dict[str, str]] = []
+        for title, done in self._titles(row):
+            if done:
+                left += [_left(title.id, dub.language, State.SKIPPED) for dub in title.dubs]
+            elif self._too_late():
+                left += [_left(title.id, dub.language, State.DEFERRED) for dub in title.dubs]
+            elif watch and (title.id, -1) in watch.culprits:
+                yield lost_title(title, watch.culprits[title.id, -1], self.name, attempts=2)
+            else:
+                with watch.over([(title.id, -1)]) if watch else nullcontext():
+                    found = self._survey(title)
+                if isinstance(found, Survey):
+                    left += [_left(title.id, language, State.SKIPPED) for language in found.skipped]
+                    if found.failures or found.parts:
+                        yield work_row(None, failures=found.failures, parts=found.parts)
+                    yield from (work_row(segment) for segment in found.segments)
+                else:
+                    yield found
+            if len(left) >= NEWS:
+                yield work_row(None, skipped=left)
+                left = []
+        if left:
+            yield work_row(None, skipped=left)
+
+    def _survey(self, title: Title) -> Survey | Row:
+        """What there is to do, or the row that says why nothing can be done."""
+        retrying = trying(self.run.config.faults)
+        try:
+            return retrying(survey, self.store, self.run, title)
+        except Exception as error:  # noqa: BLE001 - one bad title never stops the others
+            return lost_title(title, error, self.name, attempts=int(retrying.statistics["attempt_number"]))
+
+    def _too_late(self) -> bool:
+        return bool(self.run.until) and time.time() >= self.run.until - 60 * self.run.config.plan.lead_minutes
+
+    def _titles(self, row: Row) -> Iterator[tuple[Title, bool]]:
+        """The row's titles, and whether all of one's languages are known to be done."""
+        if row["titles"]:
+            yield from ((title, False) for title in titles_of(row["titles"]))
+            return
+        try:
+            titles = trying(self.run.config.faults)(read_shard, self.store, row["shard"])
+            there: dict[tuple[str, str], Stat] = {}
+            if row["which"] != ALL:
+                keys = [(title.id, dub.language) for title in titles for dub in title.dubs]
+                there = trying(self.run.config.faults)(products, self.store, self.run.output, keys)
+        except TalklipError:  # the driver sees that they never came back, and begins them once more
+            log.exception("shard %s could not be planned", row["shard"])
+            return
+        known = [title for title in titles if all((title.id, dub.language) in there for dub in title.dubs)]
+        if row["which"] != KNOWN:
+            ids = {title.id for title in known}
+            yield from ((title, False) for title in titles if title.id not in ids)
+            return
+        with ThreadPoolExecutor(CHECKING) as pool:
+            yield from zip(known, pool.map(lambda title: self._unchanged(title, there), known), strict=True)
+
+    def _unchanged(self, title: Title, there: Mapping[tuple[str, str], Stat]) -> bool:
+        """Whether all products are those of the inputs as they are. What cannot be told is surveyed."""
+        try:
+            video = self.store.stat(title.video)
+            for dub in title.dubs:
+                name = fingerprint_of(self.run, title, dub, video.etag, self.store.stat(dub.audio).etag)
+                product = there[title.id, dub.language]
+                if not is_done(self.store, self.run.output, title.id, dub.language, name, product=product):
+                    return False
+        except TalklipError:
+            return False
+        return True
 
     def idle(self, row: Row) -> Row:
         return row
@@ -97,34 +170,49 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
     """Probes a title's files and cuts it into segments for the languages that are still to do.
 
     Raises MediaError or StoreError when the picture cannot be used; a language whose sound cannot be used is a
-    Failure, and the other languages go on.
+    Failure, and the other languages go on. Nothing is probed of a title that is done. A run without an output, which
+    only wants to know, finds nothing done.
     """
     video = store.stat(title.video)
-    with store.open(title.video, etag=video.etag) as file:
-        info = probe_video(file, title.video)
-    passes: list[Placement] = []
-    staged: dict[str, dict[Span, Staged]] = {}
+    left: list[tuple[Dub, str, str]] = []
     failures: list[Failure] = []
     skipped: list[str] = []
     for dub in title.dubs:
         try:
-            sound, etag = trying(run.config.faults)(_listen, store, dub)
-            name = _fingerprint(run, title, dub, video.etag, etag)
-            if is_done(store, run.output, title.id, dub.language, name):
+            etag = trying(run.config.faults)(store.stat, dub.audio).etag
+            name = fingerprint_of(run, title, dub, video.etag, etag)
+            if run.output and trying(run.config.faults)(is_done, store, run.output, title.id, dub.language, name):
                 skipped.append(dub.language)
             else:
-                passes += takes(info, sound, dub, etag, title.sync_mode, name)
-                staged[dub.language] = staged_parts(store, run.output, title.id, dub.language, name)
+                left.append((dub, etag, name))
         except TalklipError as error:
             failures.append(failure(error, stage=Plan.name, title=title.id, language=dub.language))
+    if not left:
+        return Survey(segments=(), parts=(), failures=tuple(failures), skipped=tuple(skipped), seconds=0.0)
+    with store.open(title.video, etag=video.etag) as file:
+        info = probe_video(file, title.video)
+    passes: list[Placement] = []
+    staged: dict[str, dict[Span, Staged]] = {}
+    for dub, etag, name in left:
+        try:
+            sound = trying(run.config.faults)(_listen, store, dub, etag)
+            passes += takes(info, sound, dub, etag, title.sync_mode, name)
+            staged[dub.language] = (
+                trying(run.config.faults)(staged_parts, store, run.output, title.id, dub.language, name)
+                if run.output
+                else {}
+            )
+        except TalklipError as error:
+            failures.append(failure(error, stage=Plan.name, title=title.id, language=dub.language))
+    passes = [one for one in passes if one.language in staged]
     segments: list[Segment] = []
     parts: list[Part] = []
     spans = cut(info, run.config.plan.segment_seconds) if passes else []
     for segment in _segments(title, video, info, spans, passes, margin(run.config.locate)):
-        there, left = taken_from(segment, staged)
+        there, rest = taken_from(segment, staged)
         parts += there
-        if left or not segment.placements:
-            segments.append(replace(segment, placements=tuple(left)))
+        if rest or not segment.placements:
+            segments.append(replace(segment, placements=tuple(rest)))
     return Survey(
         segments=tuple(segments),
         parts=tuple(parts),
@@ -134,13 +222,13 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
     )
 
 
-def _listen(store: Store, dub: Dub) -> tuple[AudioInfo, str]:
-    stat = store.stat(dub.audio)
-    with store.open(dub.audio, etag=stat.etag) as file:
-        return probe_audio(file, dub.audio), stat.etag
+def _listen(store: Store, dub: Dub, etag: str) -> AudioInfo:
+    with store.open(dub.audio, etag=etag) as file:
+        return probe_audio(file, dub.audio)
 
 
-def _fingerprint(run: Run, title: Title, dub: Dub, video_etag: str, audio_etag: str) -> str:
+def fingerprint_of(run: Run, title: Title, dub: Dub, video_etag: str, audio_etag: str) -> str:
+    """Names everything the product of a title and language is made from."""
     own = run.own_weights(title.id)
     return fingerprint(
         video_etag=video_etag,

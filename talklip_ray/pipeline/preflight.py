@@ -7,9 +7,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from talklip_ray.config import DubConfig
@@ -20,8 +22,11 @@ from talklip_ray.pipeline.run import Run, new_run_id
 from talklip_ray.pipeline.weights import checked_weights
 from talklip_ray.records import Dub, SyncMode, Title
 from talklip_ray.storage.commit import product_uri
+from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
 
+PROBING = 8
+"""Titles surveyed at once: most of it is waiting for storage."""
 ONLY = "und"
 """The language of a dub nobody named (BCP 47: undetermined)."""
 
@@ -36,6 +41,10 @@ class Probe:
     segments: int
     seconds: float
     problems: tuple[str, ...]
+    frames: int = 0
+    """To dub, over all languages."""
+    pixels: int = 0
+    """Of these frames."""
 
 
 def prepare_run(config: DubConfig, output: str, *, manifest: str = "", until: float = 0.0, writes: bool = True) -> Run:
@@ -83,22 +92,29 @@ def deadline(text: str, now: datetime) -> float:
 
 def probe_titles(run: Run, titles: Iterable[Title]) -> Iterator[Probe]:
     """Surveys titles as the plan stage does; a title that cannot be used is a problem, not an exception."""
-    store = open_store(run.config.storage)
-    for title in titles:
-        try:
-            found = survey(store, run, title)
-            problems = tuple(f"{failure.language}: {failure.message}" for failure in found.failures)
-            done, segments, seconds = len(found.skipped), len(found.segments), found.seconds
-        except TalklipError as error:
-            problems, done, segments, seconds = (str(error),), 0, 0, 0.0
-        yield Probe(
-            title=title.id,
-            languages=len(title.dubs),
-            done=done,
-            segments=segments,
-            seconds=seconds,
-            problems=problems,
-        )
+    store, rest = open_store(run.config.storage), iter(titles)
+    with ThreadPoolExecutor(PROBING) as pool:
+        for some in iter(lambda: list(islice(rest, 8 * PROBING)), []):
+            yield from pool.map(lambda title: _probe(store, run, title), some)
+
+
+def _probe(store: Store, run: Run, title: Title) -> Probe:
+    try:
+        found = survey(store, run, title)
+    except TalklipError as error:
+        languages = len(title.dubs)
+        return Probe(title=title.id, languages=languages, done=0, segments=0, seconds=0.0, problems=(str(error),))
+    each = [(s, sum(len(s.frames(one)) for one in s.placements)) for s in found.segments]
+    return Probe(
+        title=title.id,
+        languages=len(title.dubs),
+        done=len(found.skipped),
+        segments=len(found.segments),
+        seconds=found.seconds,
+        problems=tuple(f"{failure.language}: {failure.message}" for failure in found.failures),
+        frames=sum(frames for _, frames in each),
+        pixels=sum(frames * s.format.width * s.format.height for s, frames in each),
+    )
 
 
 def one_title(video: str, audio: str, sync_mode: SyncMode) -> Title:

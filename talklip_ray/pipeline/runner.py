@@ -17,19 +17,24 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from talklip_ray.config import Pools
 from talklip_ray.errors import ConfigError
 from talklip_ray.pipeline.assemble import Done, assemble_title
+from talklip_ray.pipeline.catalog import Catalog, shards_uri, write_shards
 from talklip_ray.pipeline.dub import Step, dub, work
 from talklip_ray.pipeline.history import Reporter
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.patience import Watch
-from talklip_ray.pipeline.plan import title_row
+from talklip_ray.pipeline.plan import shard_rows
 from talklip_ray.pipeline.quarantine import failure
-from talklip_ray.pipeline.results import Summary, summarise, write_results
+from talklip_ray.pipeline.queue_runner import keep_queues_short
+from talklip_ray.pipeline.results import Chunks, Summary, summarise, write_results
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.scratch import sweep_scratch
 from talklip_ray.pipeline.sizing import check_fit, fitted
-from talklip_ray.records import Failure, Part, Row, Title
+from talklip_ray.records import Failure, Part, Row
 from talklip_ray.storage.uri import open_store
 
+ROUNDS = 2
+"""What never came back is begun once more: a planner that dies may find less to plan when it is run again, and Ray
+takes the rows it yields then for those it has delivered."""
 PATIENCE = 20
 """Titles that must have ended before the share of failures can stop a run."""
 
@@ -74,16 +79,18 @@ def _rows(columns: dict[str, np.ndarray]) -> Iterator[Row]:
         yield {n: v if isinstance(v, np.ndarray) else str(v) for n, v in zip(names, values, strict=True)}
 
 
-def build(run: Run, titles: Sequence[Title], pools: Pools) -> Dataset:
-    """The list of stages over the titles, as a lazy Ray Data pipeline in streaming mode."""
+def build(run: Run, shards: Sequence[str], pools: Pools) -> Dataset:
+    """The list of stages over a catalog in shards (URIs), as a lazy Ray Data pipeline in streaming mode."""
     context = DataContext.get_current()
     context.target_max_block_size = 1  # one row, one block: a row is a segment, megabytes of crops already
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # their advice is for code that chose its batch sizes by guess
+    keep_queues_short(context)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    data: Dataset = ray.data.from_items([title_row(t) for t in titles], override_num_blocks=min(len(titles), 10_000))
+    rows = shard_rows(shards)
+    data: Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for step in dub(pools):
         pool = step.pool
         fewest, most = pool.workers
@@ -138,8 +145,7 @@ def _assembly_failure(error: Exception, part: Part) -> Failure:
 
 def dub_catalog(
     run: Run,
-    titles: Sequence[Title],
-    rejected: Sequence[Failure] = (),
+    catalog: Catalog,
     *,
     lost: Sequence[Failure] = (),
     progress: Callable[[Ledger], None] = lambda ledger: None,
@@ -154,36 +160,54 @@ def dub_catalog(
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     pools = run.config.pools or fitted(cpus, gpus)
     check_fit(pools, cpus, gpus)
-    ledger = Ledger(titles, rejected)
+    ledger = Ledger(catalog)
     for gone in lost:
         ledger.fail(gone)
-    assembly = Assembly(run, pools)
     store = open_store(run.config.storage)
-    reporter = Reporter(store, replace(run, config=replace(run.config, pools=pools)))
+    reporter, chunks = Reporter(store, replace(run, config=replace(run.config, pools=pools))), Chunks(store, run)
     reporter.note(ledger)
+
+    def heard() -> bool:
+        """Whether the run goes on."""
+        progress(ledger)
+        reporter.note(ledger)
+        chunks.note(ledger)
+        return not (_hopeless(run, ledger, len(catalog)) or _over(run))
+
     with reporter:
-        for batch in _batches(run, [title for title in titles if title.id not in {one.title for one in lost}], pools):
-            for row in batch.to_pylist():
-                for parts in ledger.take(row):
-                    assembly.submit(parts)
-            assembly.collect(ledger, wait=False)
-            progress(ledger)
-            reporter.note(ledger)
-            if _hopeless(run, ledger, len(titles)) or _over(run):
+        for _ in range(ROUNDS):
+            if not _dub_pending(run, ledger, pools, heard):
                 break
-        assembly.collect(ledger, wait=True)
+            ledger.again()
     ledger.close(deferred=_over(run))
     progress(ledger)
     reporter.note(ledger, last=True)
     summary = summarise(run, ledger, time.perf_counter() - started)
-    write_results(store, summary)
+    write_results(store, summary, ledger)
+    chunks.clear()
+    store.delete_prefix(shards_uri(run.output, run.id))
     return summary
 
 
-def _batches(run: Run, titles: Sequence[Title], pools: Pools) -> Iterator[pa.Table]:
-    if titles:
-        for batch in build(run, titles, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield cast(pa.Table, batch)
+def _dub_pending(run: Run, ledger: Ledger, pools: Pools, heard: Callable[[], bool]) -> bool:
+    """Everything that nothing is known of goes through the stages; whether some of it never came back and may again."""
+    folder = shards_uri(run.output, run.id)
+    store = open_store(run.config.storage)
+    pending = ledger.catalog.ordered(pending=True)
+    shards = write_shards(store, pending, folder, size=run.config.plan.shard_titles, seed=run.id)
+    if not shards:
+        return False
+    assembly = Assembly(run, pools)
+    goes_on = True
+    for batch in build(run, shards, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
+        for row in cast(pa.Table, batch).to_pylist():
+            for parts in ledger.take(row):
+                assembly.submit(parts)
+        assembly.collect(ledger, wait=False)
+        if not (goes_on := heard()):
+            break
+    assembly.collect(ledger, wait=True)
+    return goes_on
 
 
 def _over(run: Run) -> bool:
@@ -191,6 +215,6 @@ def _over(run: Run) -> bool:
     return bool(run.until) and time.time() >= run.until
 
 
-def _hopeless(run: Run, ledger: Ledger, titles: int) -> bool:
+def _hopeless(run: Run, ledger: Ledger, num_titles: int) -> bool:
     failed = ledger.failed_titles
-    return failed >= PATIENCE and failed / titles > run.config.faults.most_failed
+    return failed >= PATIENCE and failed / num_titles > run.config.faults.most_failed

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -69,11 +69,20 @@ def fingerprint(
 
 
 def product_uri(output: str, title: str, language: str) -> str:
-    return join(output, _name(title), f"{_name(language)}.mp4")
+    return join(output, product_name(title, language))
+
+
+def product_name(title: str, language: str) -> str:
+    """Below the output."""
+    return f"{_name(title)}/{_name(language)}.mp4"
 
 
 def record_uri(output: str, title: str, language: str) -> str:
-    return join(output, _name(title), f"{_name(language)}.json")
+    return join(output, record_name(title, language))
+
+
+def record_name(title: str, language: str) -> str:
+    return f"{_name(title)}/{_name(language)}.json"
 
 
 def faces_uri(output: str, source_digest: str, *names: str) -> str:
@@ -148,13 +157,22 @@ def read_commit(store: Store, output: str, title: str, language: str) -> Commit 
         return None
 
 
-def is_done(store: Store, output: str, title: str, language: str, fingerprint: str) -> bool:
-    """Whether the product of exactly these inputs is in place, whole."""
+def is_done(
+    store: Store, output: str, title: str, language: str, fingerprint: str, *, product: Stat | None = None
+) -> bool:
+    """Whether the product of exactly these inputs is in place, whole; ``product`` where it is known already."""
     commit = read_commit(store, output, title, language)
     if commit is None or commit.fingerprint != fingerprint:
         return False
-    product = _stat(store, product_uri(output, title, language))
+    product = product or _stat(store, product_uri(output, title, language))
     return product is not None and commit.describes(product)
+
+
+def products(store: Store, output: str, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Stat]:
+    """The products of titles and languages that have a record; what inputs they are of is not looked at."""
+    names = {key: (record_name(*key), product_name(*key)) for key in wanted}
+    there = store.stats(output, [name for pair in names.values() for name in pair])
+    return {key: there[product] for key, (record, product) in names.items() if record in there and product in there}
 
 
 def publish(store: Store, output: str, path: Path, commit: Commit) -> Commit:

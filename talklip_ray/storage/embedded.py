@@ -61,6 +61,12 @@ class EmbeddedS3:
     def endpoint(self) -> str:
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def filer_port(self) -> int:
+        """The server's back door: objects as files below /buckets, without signatures. For what fills it."""
+        assert self._block is not None
+        return self._block.ports[_ROLES.index("filer")]
+
     def start(self) -> None:
         """Raises ConfigError: no binary, no free port. StoreError: it did not come up.
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat as modes
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -81,6 +81,13 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[Stat]:
         yield from _walk(prefix)
+
+    def stats(self, folder: str, names: Sequence[str]) -> dict[str, Stat]:
+        found = {}
+        for name in names:
+            with suppress(NotFoundError):
+                found[name] = self.stat(join(folder, name))
+        return found
 
     def sweep(self, prefix: str, older_seconds: float) -> int:
         swept = 0

@@ -17,6 +17,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -27,7 +28,7 @@ from botocore.config import Config
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, StoreError, TransientStoreError
-from talklip_ray.storage.address import bucket_and_key
+from talklip_ray.storage.address import bucket_and_key, join
 from talklip_ray.storage.atomic import etag_of, staged, translated
 from talklip_ray.storage.s3_errors import DamagedError, TryAgainError, again_after, s3_call
 from talklip_ray.storage.s3_reader import S3Reader
@@ -42,6 +43,8 @@ SHA256, WRITE = "talklip-sha256", "talklip-write"
 PART_BYTES = 16 << 20
 """Larger files go up in parts of this size."""
 DOWNLOAD_BYTES = 16 << 20
+PAGES, ASKING = 1, 8
+"""Pages of a listing that are read in any case to find some names in it; requests at once for those not found so."""
 _MAKING = threading.Lock()
 
 
@@ -197,6 +200,41 @@ class S3Store:
                 ),
             )
 
+    def stats(self, folder: str, names: Sequence[str]) -> dict[str, Stat]:
+        bucket, prefix = bucket_and_key(folder, folder=True)
+        left, found = set(names), dict[str, Stat]()
+        if not left:
+            return found
+        first, last = prefix + min(left), prefix + max(left)
+        listed, most = "", PAGES + len(left) // 250
+        # What is listed begins with what sorts right before the first name.
+        for number, page in enumerate(self._pages(folder, after=first[:-1]), start=1):
+            for item in page:
+                name = item["Key"][len(prefix) :]
+                if name in left:
+                    left.remove(name)
+                    found[name] = Stat(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+            listed = page[-1]["Key"]
+            if listed >= last:
+                return found
+            if number == most:
+                break
+        else:
+            return found
+        # Too much lies between: what the listing has not come to is asked for, name by name.
+        asked = [name for name in left if prefix + name > listed]
+        with ThreadPoolExecutor(ASKING) as pool:
+            for name, stat in zip(asked, pool.map(self._there, [join(folder, one) for one in asked]), strict=True):
+                if stat:
+                    found[name] = stat
+        return found
+
+    def _there(self, uri: str) -> Stat | None:
+        try:
+            return self.stat(uri)
+        except NotFoundError:
+            return None
+
     def sweep(self, prefix: str, older_seconds: float) -> int:
         bucket, folder = bucket_and_key(prefix, folder=True)
         swept = 0
@@ -225,9 +263,10 @@ class S3Store:
             return None
         return stat if found == mark else None
 
-    def _pages(self, uri: str) -> Iterator[Sequence[Any]]:
+    def _pages(self, uri: str, after: str = "") -> Iterator[Sequence[Any]]:
         bucket, folder = bucket_and_key(uri, folder=True)
-        pages = iter(self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder))
+        start: dict[str, Any] = {"StartAfter": after} if after else {}
+        pages = iter(self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder, **start))
         while True:
             with s3_call(uri, "list"):
                 page = next(pages, None)

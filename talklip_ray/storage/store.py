@@ -6,7 +6,7 @@ bytes or the new ones, never a part. An ETag is an opaque name for one version o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -74,6 +74,9 @@ class Store(Protocol):
 
         Nothing if there is no such folder.
         """
+
+    def stats(self, folder: str, names: Sequence[str]) -> dict[str, Stat]:
+        """Those of many names below ``folder`` that are there. Neighbours are cheap: they are listed."""
 
     def sweep(self, prefix: str, older_seconds: float) -> int:
         """Take away what writers that died have left in the folder ``prefix`` and below: temporary files, uploads that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,6 +54,9 @@ class _Router:
 
     def list(self, prefix: str) -> Iterator[Stat]:
         return self._of(prefix).list(prefix)
+
+    def stats(self, folder: str, names: Sequence[str]) -> dict[str, Stat]:
+        return self._of(folder).stats(folder, names)
 
     def sweep(self, prefix: str, older_seconds: float) -> int:
         return self._of(prefix).sweep(prefix, older_seconds)

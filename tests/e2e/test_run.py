@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from talklip_ray.cli import app, run_catalog
 from talklip_ray.config import StorageConfig
+from talklip_ray.pipeline import runner
+from talklip_ray.pipeline.catalog import write_shards
 from talklip_ray.pipeline.manifest import read_manifest
 from talklip_ray.pipeline.preflight import prepare_run
 from talklip_ray.pipeline.runner import connect, dub_catalog
@@ -47,7 +49,7 @@ def catalog(s3, made):
 def dub(store, folder, made):
     run = prepare_run(settings(made.weights, plan__segment_seconds="1"), join(folder, "out"))
     wanted = read_manifest(store, join(folder, "manifest.jsonl"))
-    return dub_catalog(run, wanted.titles, wanted.rejected)
+    return dub_catalog(run, wanted.titles)
 
 
 def test_bad_titles_become_dead_letters_and_a_rerun_redoes_nothing(cluster, catalog, made):
@@ -101,3 +103,28 @@ def test_what_was_mended_is_retried_and_nothing_else(cluster, catalog, made):
     status = CliRunner().invoke(app, ["status", output])
     assert "ended" in status.output
     assert "2 NotFoundError" in status.output
+
+
+def test_a_catalog_in_shards_begins_with_what_is_new_and_once_more_with_what_never_came_back(
+    cluster, catalog, made, monkeypatch
+):
+    store, folder = catalog
+    dubs = [{"language": "fr", "audio": "fr.wav"}]
+    rows = [{"id": f"t{n}", "video": "video.mp4", "dubs": dubs} for n in range(5)]
+    store.write(join(folder, "manifest.jsonl"), "\n".join(map(json.dumps, rows[:2])).encode())
+    dub(store, folder, made)
+    store.write(join(folder, "manifest.jsonl"), "\n".join(map(json.dumps, rows)).encode())
+    run = prepare_run(settings(made.weights, plan__shard_titles="2"), join(folder, "out"))
+    calls = []
+
+    def losing(*given, **named):
+        """The first time, a shard gets lost on the way."""
+        calls.append(write_shards(*given, **named))
+        return calls[0][:-1] if len(calls) == 1 else calls[-1]
+
+    monkeypatch.setattr(runner, "write_shards", losing)
+    summary = dub_catalog(run, read_manifest(store, join(folder, "manifest.jsonl")).titles)
+    assert (summary.counts["done"], summary.counts["skipped"], summary.exit_code) == (3, 2, 0)
+    assert [len(shards) for shards in calls] == [3, 1]
+    left = {stat.uri.rsplit("/", 1)[-1] for stat in store.list(join(folder, "out", "_talklip", "runs", run.id))}
+    assert left == {"progress.json", "started.json", "results.parquet", "dead_letters.jsonl", "summary.json"}

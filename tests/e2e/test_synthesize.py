@@ -67,7 +67,7 @@ def test_preparation_and_dubbing_read_its_manifests(out):
     rows = read_manifest(store, str(out / "manifest.jsonl"))
     assert all(Path(row.video).is_file() and row.text for row in rows)
     dubs = read_dubs(store, str(out / "dubs.jsonl"))
-    assert dubs.rejected == ()
+    assert dubs.num_rejected == 0
     assert [title.id for title in dubs.titles] == [row.id for row in rows]
     videos = [row.video for row in rows]
     assert [title.dubs[0].audio for title in dubs.titles] == [*videos[1:], videos[0]]

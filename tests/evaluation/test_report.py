@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -69,6 +70,8 @@ def summary(*rows: dict[str, Any], failures: tuple[Any, ...] = (), **changed: An
     return {
         "run": "20260102T030405-abcdef", "output": "s3://out", "counts": counts | {"rejected_rows": 0},
         "rows": list(rows), "failures": list(failures), "stage_seconds": {"locate": 2.0, "compose": 6.0},
+        "errors": Counter(one["kind"] for one in failures),
+        "output_seconds": 10.0, "output_bytes": 1_400_000,
         "wall_seconds": 5.0, "frames": 250, "weights_digest": "sha256:00ff",
     } | changed  # fmt: skip
 

@@ -33,6 +33,7 @@ from rich.table import Table
 from talklip_ray import errors
 from talklip_ray.config import Pools
 from talklip_ray.pipeline.assemble import assemble_title
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.dub import dub, work
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.plan import title_row
@@ -226,7 +227,7 @@ def judge(folder: Path, pipe: Connection) -> None:
 
 
 def _dubbed(run, stages, title: Title) -> tuple[str, str]:
-    rows, ledger = list(work(stages[0], [title_row(title)])), Ledger([title])
+    rows, ledger = list(work(stages[0], [title_row(title)])), Ledger(Catalog.of([title]))
     for stage in stages[1:]:
         rows = [done for row in rows for done in work(stage, [row], run.config.faults)]
     try:
@@ -235,8 +236,8 @@ def _dubbed(run, stages, title: Title) -> tuple[str, str]:
                 ledger.finish(assemble_title(run, parts))
     except Exception as error:  # noqa: BLE001 - a verdict, too
         return type(error).__name__, str(error)
-    if ledger.failures:
-        return ledger.failures[0].kind, ledger.failures[0].message
+    for lost in ledger.letters(1):
+        return lost.kind, lost.message
     return DUBBED, ""
 
 

@@ -15,6 +15,7 @@ from talklip_ray.cli_runs import wanted_again
 from talklip_ray.config import DubConfig, StorageConfig, load
 from talklip_ray.errors import ConfigError
 from talklip_ray.pipeline import history
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.history import Progress, Reporter, begin, cost, counted, latest, only, runs, standing
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest
@@ -63,7 +64,7 @@ def test_a_run_goes_on_ends_or_has_died(tmp_path, monkeypatch) -> None:
     run = run_in(tmp_path)
     begin(STORE, run)
     assert standing(STORE, run.output, run.id).state == "running"
-    Reporter(STORE, run).note(Ledger([title()]))
+    Reporter(STORE, run).note(Ledger(Catalog.of([title()])))
     now = time.time()
     monkeypatch.setattr(history.time, "time", lambda: now + 121)
     assert standing(STORE, run.output, run.id).state == "died"
@@ -75,11 +76,11 @@ def test_a_run_goes_on_ends_or_has_died(tmp_path, monkeypatch) -> None:
 
 
 def test_progress_counts_states_languages_errors_and_cost() -> None:
-    ledger = Ledger([title(), title(id="u")])
+    ledger = Ledger(Catalog.of([title(), title(id="u")]))
     ledger.finish(done("fr"))
     ledger.fail(letter(title="u"))
-    ledger.seconds["locate"] = 1800.0
-    ledger.seconds["generate"] = 3600.0
+    ledger.stage_seconds["locate"] = 1800.0
+    ledger.stage_seconds["generate"] = 3600.0
     config = load(None, {"prices.core_hour": "0.1", "prices.gpu_hour": "2", "pools.generate.gpus": "0.5"})
     told = counted(ledger, 20.0, config)
     assert told.languages == {"de": {"pending": 2}, "fr": {"done": 1, "failed": 1}}
@@ -93,7 +94,7 @@ def test_progress_counts_states_languages_errors_and_cost() -> None:
 
 
 def test_progress_is_noted_now_and_then_and_at_last(tmp_path) -> None:
-    run, ledger = run_in(tmp_path), Ledger([title()])
+    run, ledger = run_in(tmp_path), Ledger(Catalog.of([title()]))
     reporter = Reporter(STORE, run, every=1000.0)
     reporter.note(ledger)
     ledger.finish(done("fr"))
@@ -104,7 +105,7 @@ def test_progress_is_noted_now_and_then_and_at_last(tmp_path) -> None:
 
 
 def test_dead_letters_choose_titles_and_languages_of_the_manifest_as_it_is() -> None:
-    manifest = Manifest(uri="m", titles=(title(id="a"), title(id="b"), title(id="c")))
+    manifest = Manifest(uri="m", titles=Catalog.of([title(id="a"), title(id="b"), title(id="c")]))
     found = only(manifest, [letter("a", "fr"), letter("b", ""), letter("gone", "fr"), letter("c", "xx")])
     assert [(one.id, [dub.language for dub in one.dubs]) for one in found.titles] == [
         ("a", ["fr"]),
@@ -148,7 +149,7 @@ def test_damaged_records_are_named(tmp_path, damage, words) -> None:
 
 
 def test_status_says_how_far_a_run_is(tmp_path) -> None:
-    run, ledger = run_in(tmp_path, config=load(None, {"prices.core_hour": "3600"})), Ledger([title()])
+    run, ledger = run_in(tmp_path, config=load(None, {"prices.core_hour": "3600"})), Ledger(Catalog.of([title()]))
     begin(STORE, run)
     ledger.finish(done("fr"))
     ledger.fail(letter(language="de", kind="NoSoundError"))
@@ -196,7 +197,7 @@ def test_a_run_says_that_it_goes_on_while_nothing_comes_back(tmp_path) -> None:
     run = run_in(tmp_path)
     begin(STORE, run)
     with Reporter(STORE, run, every=0.05) as reporter:
-        reporter.note(Ledger([title()]))
+        reporter.note(Ledger(Catalog.of([title()])))
         first = standing(STORE, run.output, run.id).progress.at
         until = time.monotonic() + 20
         while (told := standing(STORE, run.output, run.id).progress).at == first and time.monotonic() < until:

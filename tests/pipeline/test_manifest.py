@@ -9,6 +9,7 @@ import pytest
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ManifestError
+from talklip_ray.pipeline import manifest
 from talklip_ray.pipeline.manifest import read_manifest
 from talklip_ray.records import Dub, SyncMode, Title
 from talklip_ray.storage.uri import open_store
@@ -37,7 +38,7 @@ def lines(*rows):
 def test_relative_uris_are_relative_to_the_manifest(write, tmp_path):
     found = read(write("m.jsonl", lines(ROW)))
     dub = Dub(language="fr", audio=f"{tmp_path}/fr.wav", offset=Fraction(1, 25))
-    assert found.titles == (Title(id="t1", video="s3://in/a.mp4", dubs=(dub,)),)
+    assert tuple(found.titles) == (Title(id="t1", video="s3://in/a.mp4", dubs=(dub,)),)
 
 
 def test_the_three_formats_say_the_same(write, tmp_path):
@@ -46,7 +47,8 @@ def test_the_three_formats_say_the_same(write, tmp_path):
     row = {"id": "t1", "video": "/a.mp4", "dubs": dubs, "sync_mode": "loop"}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "m.parquet")
     found = {
-        read(uri).titles for uri in (write("m.csv", flat), write("m.jsonl", lines(row)), str(tmp_path / "m.parquet"))
+        tuple(read(uri).titles)
+        for uri in (write("m.csv", flat), write("m.jsonl", lines(row)), str(tmp_path / "m.parquet"))
     }
     assert len(found) == 1
     assert found.pop()[0].sync_mode is SyncMode.LOOP
@@ -56,13 +58,13 @@ def test_a_row_that_cannot_be_used_is_rejected_with_its_number_and_the_rest_stay
     found = read(write("m.jsonl", lines("{oops", "", {"id": "../up", "video": "/a.mp4"}, ROW)))
     assert [t.id for t in found.titles] == ["t1"]
     assert [(r.title, r.message[:6]) for r in found.rejected] == [("row 1", "row 1:"), ("../up", "row 3:")]
-    assert "`id`" in found.rejected[1].message
-    assert "`dubs`" in found.rejected[1].message
+    assert "`id`" in list(found.rejected)[1].message
+    assert "`dubs`" in list(found.rejected)[1].message
 
 
 def test_unknown_keys_are_not_swallowed(write):
     found = read(write("m.jsonl", lines(ROW, ROW | {"id": "t2", "prioritty": 3})))
-    assert "`prioritty`" in found.rejected[0].message
+    assert "`prioritty`" in next(iter(found.rejected)).message
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_unknown_keys_are_not_swallowed(write):
 def test_rows_of_one_id_must_agree(write, second, reason):
     found = read(write("m.jsonl", lines(ROW, second)))
     assert len(found.titles) == 1
-    assert reason in found.rejected[0].message
+    assert reason in next(iter(found.rejected)).message
 
 
 @pytest.mark.parametrize(
@@ -108,4 +110,30 @@ def test_what_has_more_priority_comes_first_and_equals_stay_in_order(write):
     ]
     found = read(write("m.jsonl", lines(*rows)))
     assert [(title.id, title.priority) for title in found.titles] == [("d", 7), ("b", 5), ("a", 0), ("c", -1)]
-    assert "`priority`" in read(write("n.jsonl", lines(ROW, ROW | {"id": "x", "priority": "high"}))).rejected[0].message
+    assert (
+        "`priority`" in next(read(write("n.jsonl", lines(ROW, ROW | {"id": "x", "priority": "high"}))).rejected).message
+    )
+
+
+def test_a_line_without_end_does_not_fill_the_memory(write, monkeypatch):
+    monkeypatch.setattr(manifest, "LINE", 200)
+    with pytest.raises(ManifestError, match="at most 200 characters, found more in line 2"):
+        read(write("m.jsonl", lines(ROW, ROW | {"id": "x" * 300})))
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_text_that_breaks_off_being_text_is_one_clear_error(write, name):
+    good = "id,video,language,audio\n" if name.endswith("csv") else lines(ROW) + "\n"
+    with pytest.raises(ManifestError, match="UTF-8"):
+        read(write(name, good.encode() * 5000 + b"\xff\xfe\n"))
+
+
+def test_a_field_too_long_for_csv_is_named(write):
+    with pytest.raises(ManifestError, match=r"readable CSV: field larger .* after line 1"):
+        read(write("m.csv", "id,video,language,audio\nt," + "v" * 200_000 + ",fr,/a\n"))
+
+
+def test_json_nested_without_end_loses_its_row_alone(write):
+    found = read(write("m.jsonl", lines("[" * 200_000, ROW)))
+    assert [one.id for one in found.titles] == ["t1"]
+    assert "not JSON" in next(iter(found.rejected)).message

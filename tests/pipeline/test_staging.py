@@ -12,6 +12,7 @@ import pytest
 from talklip_ray.config import Pools, StorageConfig
 from talklip_ray.errors import ConfigError, TransientStoreError
 from talklip_ray.pipeline.assemble import assemble_title
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.dub import dub, work
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.one import dub_here
@@ -118,13 +119,13 @@ def test_a_name_says_what_the_part_holds(tmp_path) -> None:
 
 def ready(run, title: Title):
     """All parts of the title's one language."""
-    ledger = Ledger([title])
+    ledger = Ledger(Catalog.of([title]))
     steps = [step.stage(run) for step in dub(Pools())]
     rows = list(work(steps[0], [title_row(title)]))
     for stage in steps[1:]:
         rows = [out for one in rows for out in work(stage, [one])]
     (parts,) = [parts for row in rows for parts in ledger.take(row)]
-    assert ledger.entries["film", "fr"].state is State.PENDING
+    assert ledger.state("film", "fr") is State.PENDING
     return parts
 
 

@@ -199,6 +199,16 @@ def test_a_folder_lists_what_is_below_it_and_not_its_namesakes(store: Store, bas
     assert list(store.list(join(base, "nothing"))) == []
 
 
+def test_of_many_names_those_that_are_there_are_known(store: Store, base: str) -> None:
+    there = ["a/fr.json", "a/fr.mp4", "b-1/fr.mp4", "b/de.mp4", "b/fr.mp4", "c/fr.mp4"]
+    written = {name: store.write(join(base, name), name.encode()) for name in there}
+    asked = ["a/fr.mp4", "b/fr.mp4", "b-1/fr.mp4", "aa/fr.mp4", "d/fr.mp4"]
+    found = store.stats(base, asked)
+    assert found == {name: written[name] for name in ("a/fr.mp4", "b/fr.mp4", "b-1/fr.mp4")}
+    assert store.stats(base, []) == {}
+    assert store.stats(join(base, "nothing"), asked) == {}
+
+
 def test_delete_prefix_takes_the_folder_and_not_its_namesakes(store: Store, base: str) -> None:
     for name in ("run-1/a", "run-1/b/c", "run-10/x"):
         store.write(join(base, name), b"")
@@ -212,6 +222,8 @@ def test_more_than_a_page_of_keys_is_listed_and_deleted(store: Store, folder: st
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda uri: store.write(uri, b""), uris))
     assert {stat.uri for stat in store.list(f"{folder}/many")} == uris
+    # A name that the pages allowed for do not come to is asked for.
+    assert set(store.stats(folder, ["many/0000", "many/1099", "many/2"])) == {"many/0000", "many/1099"}
     assert store.delete_prefix(f"{folder}/many") == 1100
     assert list(store.list(folder)) == []
 
