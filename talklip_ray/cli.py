@@ -26,7 +26,7 @@ from talklip_ray.cli_settings import Overrides, Settings, Weights, settings
 from talklip_ray.cli_weights import weights_app
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import TalklipError, TitleError
-from talklip_ray.evaluation.report import render_run
+from talklip_ray.evaluation.report import render_run, size
 from talklip_ray.pipeline.estimate import Estimate, estimated
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
@@ -193,6 +193,10 @@ def print_summary(summary: Summary) -> None:
     out.print(f"{summary.frames} frames in {summary.wall_seconds:.1f} s, {rate:.1f} frames/s; run {summary.run}")
     if summary.reused_parts:
         out.print(f"{summary.reused_parts} parts taken over from a run that ended early")
+    if summary.spilled_bytes:
+        out.print(
+            f"[yellow]{size(summary.spilled_bytes)} were spilled to disk[/]: fewer `pools.generate.rows`, or memory"
+        )
     busy = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.stage_seconds.items())
     if busy:
         out.print(f"busy seconds: {busy}")

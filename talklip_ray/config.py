@@ -226,6 +226,27 @@ class FaultsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BoundsConfig:
+    """How much a run may hold, in 10^9 bytes; 0: as much as there is."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    process_gb: float = 0.0
+    """Memory a worker may allocate; the object store and a GPU's memory do not count. More is a MemoryError of the
+    segment's, and not the end of the machine."""
+    object_store_gb: float = 0.0
+    """Of Ray's object store, for all that is between the stages. 0: what Ray Data takes for itself, half of it."""
+    scratch_gb: float = 0.0
+    """Temporary disk for the assembly of one title and language, which takes twice its size. At most
+    `pools.assemble.workers` are assembled at once."""
+
+    def __post_init__(self) -> None:
+        for name in ("process_gb", "object_store_gb", "scratch_gb"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError("settings", f"`bounds.{name}` must not be negative, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PricesConfig:
     """What machines cost; nothing is known where both are 0."""
 
@@ -254,6 +275,7 @@ class DubConfig:
     """None: sized to the machine or cluster the run finds itself on."""
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     prices: PricesConfig = field(default_factory=PricesConfig)
+    bounds: BoundsConfig = field(default_factory=BoundsConfig)
 
     def pixels(self) -> dict[str, Any]:
         """The settings that change picture or sound: part of every fingerprint.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talklip_ray import __version__
-from talklip_ray.errors import MediaError, NotFoundError, TransientStoreError
+from talklip_ray.errors import FullError, MediaError, NotFoundError, TransientStoreError
 from talklip_ray.media.assembling import assemble
 from talklip_ray.media.sound import Sound
 from talklip_ray.pipeline.patience import trying
@@ -65,6 +65,7 @@ def _assemble(run: Run, parts: Sequence[Part]) -> Done:
     wanted = one.placement.parts
     if len({part.index for part in parts}) != wanted:
         raise MediaError(one.video, f"{one.placement.language} needs {wanted} parts, found {len(parts)}; run it again")
+    _check_room(run, parts)
     store = open_store(run.config.storage)
     verdicts = sum((Counter(part.verdicts) for part in parts), Counter[str]())
     num_frames = sum(part.num_frames for part in parts)
@@ -104,6 +105,17 @@ def _assemble(run: Run, parts: Sequence[Part]) -> Done:
         commit = publish(store, run.output, product, commit)
     store.delete_prefix(parts_uri(run.output, commit.fingerprint, one.title, one.placement.language))
     return _done(run, one, commit, time.perf_counter() - started)
+
+
+def _check_room(run: Run, parts: Sequence[Part]) -> None:
+    """Raises FullError where parts and product together take more temporary disk than is allowed."""
+    most, need = run.config.bounds.scratch_gb * 1e9, 2 * sum(part.num_bytes for part in parts)
+    if most and need > most:
+        raise FullError(
+            parts[0].video,
+            f"assembling must take at most {most / 1e9:g} GB of temporary disk (bounds.scratch_gb), found "
+            f"{need / 1e9:.3g} GB for {parts[0].placement.language}. Raise the bound, or compose.crf",
+        )
 
 
 def _done(run: Run, one: Part, commit: Commit, busy: float) -> Done:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from talklip_ray.config import Pools
 from talklip_ray.errors import ConfigError
 from talklip_ray.pipeline.assemble import Done, assemble_title
+from talklip_ray.pipeline.bounds_runner import bound_process, keep_in_bounds, spilled_bytes
 from talklip_ray.pipeline.catalog import Catalog, shards_uri, write_shards
 from talklip_ray.pipeline.dub import Step, dub, work
 from talklip_ray.pipeline.history import Reporter
@@ -24,7 +26,6 @@ from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.patience import Watch
 from talklip_ray.pipeline.plan import shard_rows
 from talklip_ray.pipeline.quarantine import failure
-from talklip_ray.pipeline.queue_runner import keep_queues_short
 from talklip_ray.pipeline.results import Chunks, Summary, summarise, write_results
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.scratch import sweep_scratch
@@ -64,6 +65,7 @@ class Worker:
 
     def __init__(self, step: Step, run: Run) -> None:
         sweep_scratch()
+        bound_process(run.config.bounds)
         self.stage, self.faults = step.stage(run), run.config.faults
         store = open_store(run.config.storage)
         self.watch = Watch(store, run.output, run.id, step.name, self.faults.stage_seconds)
@@ -86,7 +88,7 @@ def build(run: Run, shards: Sequence[str], pools: Pools) -> Dataset:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # their advice is for code that chose its batch sizes by guess
-    keep_queues_short(context)
+    keep_in_bounds(context, run.config.bounds)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
     rows = shard_rows(shards)
@@ -109,15 +111,23 @@ def build(run: Run, shards: Sequence[str], pools: Pools) -> Dataset:
 
 
 class Assembly:
-    """Assembles titles as Ray tasks beside the pipeline; the pools leave room for them."""
+    """Assembles titles as Ray tasks beside the pipeline, so many at once; the pools leave room for them."""
 
     def __init__(self, run: Run, pools: Pools) -> None:
         self.run = ray.put(run)  # once: it may name thousands of titles' own weights
         self.task = ray.remote(assemble_title).options(num_cpus=pools.assemble.cpus, max_retries=3)
+        self.most = pools.assemble.workers[1]
+        self.waiting: deque[list[Part]] = deque()
         self.pending: dict[ray.ObjectRef[Done], list[Part]] = {}
 
     def submit(self, parts: list[Part]) -> None:
-        self.pending[self.task.remote(self.run, parts)] = parts
+        self.waiting.append(parts)
+        self._start()
+
+    def _start(self) -> None:
+        while self.waiting and len(self.pending) < self.most:
+            parts = self.waiting.popleft()
+            self.pending[self.task.remote(self.run, parts)] = parts
 
     def collect(self, ledger: Ledger, *, wait: bool) -> None:
         """Books finished products; with ``wait`` until none is left."""
@@ -129,6 +139,7 @@ class Assembly:
                     ledger.finish(ray.get(ref))
                 except Exception as error:  # noqa: BLE001 - one bad title never stops the others
                     ledger.fail(_assembly_failure(error, parts[0]))
+            self._start()
             if not wait:
                 return
 
@@ -166,6 +177,7 @@ def dub_catalog(
     store = open_store(run.config.storage)
     reporter, chunks = Reporter(store, replace(run, config=replace(run.config, pools=pools))), Chunks(store, run)
     reporter.note(ledger)
+    spilled = spilled_bytes()
 
     def heard() -> bool:
         """Whether the run goes on."""
@@ -182,7 +194,8 @@ def dub_catalog(
     ledger.close(deferred=_over(run))
     progress(ledger)
     reporter.note(ledger, last=True)
-    summary = summarise(run, ledger, time.perf_counter() - started)
+    spilled = spilled_bytes() - spilled
+    summary = replace(summarise(run, ledger, time.perf_counter() - started), spilled_bytes=spilled)
     write_results(store, summary, ledger)
     chunks.clear()
     store.delete_prefix(shards_uri(run.output, run.id))

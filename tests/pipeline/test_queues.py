@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from talklip_ray.pipeline.queue_runner import WAITING
+from talklip_ray.pipeline.bounds_runner import WAITING
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def lead(tmp_path, *, short: bool) -> int:
         import logging, os, time
         import ray
         from ray.data import ActorPoolStrategy, DataContext
-        from talklip_ray.pipeline.queue_runner import keep_queues_short
+        from talklip_ray.pipeline.bounds_runner import keep_queues_short
         from talklip_ray.pipeline.runner import connect
 
         class Many:
