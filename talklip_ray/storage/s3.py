@@ -29,7 +29,8 @@ from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, StoreError, TransientStoreError
 from talklip_ray.storage.address import bucket_and_key
 from talklip_ray.storage.atomic import etag_of, staged, translated
-from talklip_ray.storage.s3_errors import DamagedError, TryAgainError, again_after, s3_call
+from talklip_ray.storage.retries import DamagedError, TryAgainError, again_after
+from talklip_ray.storage.s3_errors import s3_call
 from talklip_ray.storage.s3_reader import S3Reader
 from talklip_ray.storage.store import PreconditionFailedError, Stat
 from talklip_ray.telemetry import STORE_BYTES, record

@@ -15,7 +15,8 @@ from fsspec.caching import BlockCache
 
 from talklip_ray.errors import NotFoundError, SourceChangedError
 from talklip_ray.storage.address import bucket_and_key
-from talklip_ray.storage.s3_errors import TryAgainError, again_after, s3_call
+from talklip_ray.storage.retries import TryAgainError, again_after
+from talklip_ray.storage.s3_errors import s3_call
 from talklip_ray.storage.store import PreconditionFailedError, Stat
 from talklip_ray.telemetry import STORE_BYTES, record
 
