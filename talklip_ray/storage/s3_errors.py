@@ -103,6 +103,12 @@ def _client_error(error: BaseException | None) -> boto.ClientError | None:
 def _by_code(uri: str, error: boto.ClientError) -> TalklipError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if error.operation_name == "AssumeRole" and status < 500 and code not in _PASSING:
+        return AccessError(
+            uri,
+            f"must be reached in the role that the settings name, refused with {code}. Check storage.role_arn, "
+            "storage.external_id and the role's trust policy",
+        )
     if code == "NoSuchBucket":
         return NotFoundError(uri, "needs its bucket, found none of that name. Create it or correct the URI")
     if code == "NoSuchUpload":

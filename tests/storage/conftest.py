@@ -54,5 +54,6 @@ def proxy(running_proxy: FaultProxy) -> Iterator[FaultProxy]:
     """The proxy without a fault; what it saw begins with the test."""
     running_proxy.faults.clear()
     running_proxy.seen.clear()
+    running_proxy.heads.clear()
     yield running_proxy
     running_proxy.faults.clear()
