@@ -10,7 +10,8 @@ from pyarrow import fs
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError
-from talklip_ray.storage.address import bucket_and_key, local_path, scheme
+from talklip_ray.storage.address import CLOUDS, bucket_and_key, local_path, scheme
+from talklip_ray.storage.filesystem import filesystem_of
 
 _UNKNOWN = ("encryption", "kms_key", "sts_endpoint_url", "request_payer")
 _INSTEAD = "a bucket can encrypt what it is given by default, and AWS_ENDPOINT_URL_STS names another STS"
@@ -18,10 +19,13 @@ _INSTEAD = "a bucket can encrypt what it is given by default, and AWS_ENDPOINT_U
 
 def arrow_filesystem(config: StorageConfig, uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of a folder, and the folder's path in it. Credentials are found where they are used, by the
-    usual AWS chain: none travel with it. Assumed roles and canned ACLs are followed.
+    cloud's usual chain: none travel with it. Assumed roles and canned ACLs are followed.
 
     Raises ConfigError for settings that pyarrow cannot follow: objects are never written otherwise than asked for.
     """
+    if scheme(uri) in CLOUDS:
+        filesystem, path = filesystem_of(uri)
+        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
     if scheme(uri) != "s3":
         return fs.LocalFileSystem(), str(local_path(uri).absolute())
     bucket, key = bucket_and_key(uri, folder=True)

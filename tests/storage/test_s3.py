@@ -21,10 +21,10 @@ from talklip_ray.errors import (
     StoreError,
     TransientStoreError,
 )
+from talklip_ray.storage.blocks import BLOCK_BYTES
 from talklip_ray.storage.embedded import EmbeddedS3
 from talklip_ray.storage.retries import OF_THIS_PROCESS
 from talklip_ray.storage.s3 import PART_BYTES
-from talklip_ray.storage.s3_reader import BLOCK_BYTES
 from talklip_ray.storage.store import PreconditionFailedError, Store
 from talklip_ray.storage.uri import open_store
 from talklip_ray.telemetry import STORE_BYTES, STORE_SECONDS, Tally, install
