@@ -49,6 +49,8 @@ class Objects:
     """For the next requests, each once."""
     lose_replies: int = 0
     """To the next writes: they are carried out and answered 503."""
+    damage: int = 0
+    """Writes whose last byte is changed on the way."""
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """Method, target and headers."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -58,6 +60,15 @@ class Objects:
         if key not in self.kept:
             raise Refused(404, missing)
         return self.kept[key]
+
+    def arrived(self, data: bytes, digest: str, code: str = "") -> bytes:
+        """The content as it got here. Refused if it is not what the digest says."""
+        if self.damage:
+            self.damage -= 1
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        if digest not in {"", _md5(data)}:
+            raise Refused(400, code)
+        return data
 
     def put(self, key: str, data: bytes, labels: dict[str, str]) -> Kept:
         self.kept[key] = Kept(data, labels, next(self.versions))
@@ -86,7 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
                     raise self.objects.refusals.pop(0)
                 self.serve(parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), body)
             except Refused as refused:
-                self.reply(refused.status, b"", {"x-ms-error-code": refused.code})
+                said = b'{"error": {"message": "MD5 hash does not match"}}' if refused.status == 400 else b""
+                self.reply(refused.status, said, {"x-ms-error-code": refused.code})
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
 
@@ -164,8 +176,7 @@ class _Google(_Handler):
         there = self.objects.kept.get(key)
         if wanted is not None and wanted != (str(there.version) if there else "0"):
             raise Refused(412)
-        if about.get("md5Hash", _md5(data)) != _md5(data):
-            raise Refused(400)
+        data = self.objects.arrived(data, about.get("md5Hash", ""))
         return self.json(self.resource(key, self.objects.put(key, data, about.get("metadata", {}))))
 
     def list(self, query: dict[str, str]) -> None:
@@ -225,8 +236,7 @@ class _Azure(_Handler):
         wanted = self.headers.get("If-Match")
         if wanted and (there is None or self.etag(there) != wanted):
             raise Refused(412, "ConditionNotMet")
-        if self.headers.get("Content-MD5", _md5(body)) != _md5(body):
-            raise Refused(400, "Md5Mismatch")
+        body = self.objects.arrived(body, self.headers.get("Content-MD5", ""), "Md5Mismatch")
         start = "x-ms-meta-"
         labels = {n[len(start) :].lower(): v for n, v in self.headers.items() if n.lower().startswith(start)}
         self.reply(201, b"", self.about(self.objects.put(key, body, labels)))

@@ -63,7 +63,7 @@ def translate(uri: str, error: Exception) -> TalklipError:
         )
     if status == 507 or getattr(error, "errno", None) in _FULL:
         return FullError(uri, f"needs room in the store, refused with {reason}. Free some space or raise the quota")
-    if names & _CUT:
+    if names & _CUT or (status == 400 and "md5" in f"{code} {error}".lower()):
         return TryAgainError(uri, f"must arrive whole, found it cut short or damaged ({reason}). Try again")
     if (
         status in {408, 429, 500, 502, 503, 504}

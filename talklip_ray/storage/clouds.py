@@ -154,7 +154,7 @@ class Azure:
                 "az://",
                 "needs a storage account that can be used, found none. Set AZURE_STORAGE_ACCOUNT_NAME or a valid "
                 "AZURE_STORAGE_CONNECTION_STRING, or write abfs://container@account.dfs.core.windows.net/key",
-            ) from None  # what it says may hold the connection string
+            ) from None  # what it says may quote the connection string
 
     def stat(self, path: str) -> Found:
         async def ask() -> Any:

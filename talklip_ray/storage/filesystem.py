@@ -75,12 +75,10 @@ class FsspecStore:
         return io.BufferedReader(_Reader(stat), 128 << 10)
 
     def write(self, uri: str, data: bytes, *, if_absent: bool = False, if_match: str = "") -> Stat:
-        cloud, path = _place(uri)
         digest, mark = hashlib.sha256(data).hexdigest(), secrets.token_hex(16)
         labels = {SHA256: digest, WRITE: mark}
         try:
-            with cloud_call(uri, "write", cloud.errors):
-                etag = cloud.put(path, data, labels, if_absent=if_absent, if_match=if_match)
+            etag = _put(uri, data, labels, if_absent=if_absent, if_match=if_match)
         except (PreconditionFailedError, TransientStoreError):
             landed = self._landed(uri, mark) if if_absent or if_match else None
             if landed is None:
@@ -192,6 +190,13 @@ def _place(uri: str, *, folder: bool = False) -> tuple[Cloud, str]:
             with cloud_call(uri, "connect", (Exception,)):
                 _OPENED[opened] = connect(kind, account)
         return _OPENED[opened], f"{container}/{key}"
+
+
+@again_after(TryAgainError)
+def _put(uri: str, data: bytes, labels: dict[str, str], **conditions: Any) -> str:
+    cloud, path = _place(uri)
+    with cloud_call(uri, "write", cloud.errors):
+        return cloud.put(path, data, labels, **conditions)
 
 
 def _stat(uri: str, found: Found) -> Stat:

@@ -123,6 +123,14 @@ def test_an_object_damaged_on_its_way_is_noticed(store: Store, cloud: tuple[Obje
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_object_damaged_on_its_way_there_is_sent_again(store: Store, cloud: tuple[Objects, str]) -> None:
+    """The server compares it with the digest that came along."""
+    objects, base = cloud
+    objects.damage = 1
+    store.write(f"{base}/a", b"sound", if_absent=True)
+    assert (objects.damage, objects.kept["a"].data) == (0, b"sound")
+
+
 @pytest.mark.parametrize("change", ["replaced", "deleted"])
 def test_an_object_that_changes_while_it_is_read_says_so(store: Store, cloud: tuple[Objects, str], change: str) -> None:
     _, base = cloud
