@@ -197,6 +197,7 @@ def test_a_folder_lists_what_is_below_it_and_not_its_namesakes(store: Store, bas
     assert listed == sorted(written[:4], key=lambda stat: stat.uri)
     assert [store.read(stat.uri) for stat in store.list(join(base, "run-10"))] == [b"run-10/x"]
     assert list(store.list(join(base, "nothing"))) == []
+    assert list(store.list(join(base, "run-1", "a"))) == []
 
 
 def test_delete_prefix_takes_the_folder_and_not_its_namesakes(store: Store, base: str) -> None:
