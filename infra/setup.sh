@@ -97,7 +97,7 @@ Install it, or name one: PYTHON=/path/to/python3.11 make setup"
   say "installing Python packages into $VENV (minutes the first time; watch $LOG)"
   logged "${pip[@]}" --upgrade pip setuptools wheel
   # deepspeed comes as source; without this its build environment would take whatever setuptools is newest that day.
-  logged "${pip[@]}" --build-constraint constraints.txt --editable '.[dev,synthetic]'
+  logged "${pip[@]}" --build-constraint constraints.txt --editable '.[dev,synthetic,clouds]'
   logged "${pip[@]}" --no-deps "${WITHOUT_DEPENDENCIES[@]}"
   echo "$digest" >"$STAMP"
   say "done"

@@ -105,7 +105,7 @@ def _dub_here(run: Run, title: Title) -> Summary:
 @dub_app.command("run")
 def dub_run(
     manifest: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet; path or URI.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder or s3:// URI for the results.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder or URI (s3://, gs://, az://) for the results.")],
     weights: Weights = None,
     adapt: Adapt = False,
     adapt_minutes: AdaptMinutes = None,
@@ -255,7 +255,9 @@ def print_estimate(expected: Estimate, config: DubConfig) -> None:
 
 @app.command("doctor")
 def doctor(
-    output: Annotated[str, typer.Option(help="A bucket or folder to try to reach, as s3://bucket/prefix.")] = "",
+    output: Annotated[
+        str, typer.Option(help="A bucket or folder to try to reach, as s3://bucket/prefix or gs://…")
+    ] = "",
 ) -> None:
     """Check this machine: one line each, with the fix."""
     found = checkup.checks(output)

@@ -18,7 +18,7 @@ from talklip_ray.records import State
 from talklip_ray.storage.uri import open_store
 from talklip_ray.terminal import exiting, out
 
-Output = Annotated[str, typer.Argument(help="Where the run writes: folder or s3:// URI.")]
+Output = Annotated[str, typer.Argument(help="Where the run writes: folder or URI (s3://, gs://, az://).")]
 RunId = Annotated[str, typer.Option("--run", help="A run's id (default: the latest).")]
 
 

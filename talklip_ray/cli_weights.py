@@ -75,7 +75,7 @@ def weights_export(
     endpoint_url: Annotated[str, typer.Option(help="S3 endpoint of a run, where it is not AWS's.")] = "",
 ) -> None:
     """Write weights as the published programs load them; import gives back the same tensors. Or, of a training run
-    (its folder, or one of its checkpoints; s3:// too), make one safetensors file of what its workers saved in parts.
+    (its folder, or one of its checkpoints; a URI too), make one safetensors file of what its workers saved in parts.
 
     Generators and critics become {state_dict, optimizer: None, global_step: 0, global_epoch: 0}, SyncNet and S3FD bare
     tensors, a lip reader {model, cfg, task_state} of plain containers, without fairseq's own objects: fairseq makes

@@ -7,9 +7,10 @@ ConfigError that names the key.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -187,9 +188,28 @@ class Pools:
     assemble: Pool = Pool(cpus=0.25, workers=(1, 16))
 
 
+Encryption = Literal["", "AES256", "aws:kms"]
+CannedAcl = Literal[
+    "",
+    "private",
+    "public-read",
+    "public-read-write",
+    "authenticated-read",
+    "aws-exec-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
+]
+_ROLE = re.compile(r"arn:[\w-]+:iam:[\w-]*:\d*:role/[\w+=,.@/-]+")
+_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StorageConfig:
-    """How to reach object storage. Credentials come from the usual AWS chain, never from here."""
+    """How to reach S3, and how objects are written to it; other clouds take theirs from the environment.
+
+    Credentials come from the usual AWS chain, never from here. None of this is kept in what a run records: it may
+    name private things.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -198,6 +218,50 @@ class StorageConfig:
     region: str = ""
     attempts: int = 6
     """How often a request is tried, with growing random pauses, before its failure counts."""
+    role_arn: str = ""
+    """Role to assume with the credentials that the chain finds; what it gives is renewed before it expires."""
+    role_session_name: str = "talklip"
+    """Names the session in the logs of the account that owns the role."""
+    external_id: str = ""
+    """What the role's trust policy asks of other accounts."""
+    sts_endpoint_url: str = ""
+    """Where roles are assumed when it is not AWS's; "" leaves it to AWS_ENDPOINT_URL_STS and the AWS config file."""
+    encryption: Encryption = ""
+    """Server-side encryption to ask for with every object written; "" leaves it to the bucket."""
+    kms_key: str = ""
+    """Key of ``aws:kms``, as ID or ARN; "" for the account's own."""
+    acl: CannedAcl = ""
+    """Canned ACL of every object written; "" sends none, as buckets without ACLs want it."""
+    request_payer: bool = False
+    """Pay for requests to buckets whose owner lets the requester pay."""
+
+    def __post_init__(self) -> None:
+        of_a_role = [name for name in ("external_id", "sts_endpoint_url") if getattr(self, name) and not self.role_arn]
+        encryptions, acls = get_args(Encryption), get_args(CannedAcl)
+        for ok, rule in (
+            (self.attempts >= 1, f"`attempts` must be 1 or more, found {self.attempts}"),
+            (
+                not self.role_arn or _ROLE.fullmatch(self.role_arn),
+                f"`role_arn` must read as `arn:aws:iam::<account>:role/<name>`, found {self.role_arn!r}",
+            ),
+            (not of_a_role, f"`{'`, `'.join(of_a_role)}` must come with a `role_arn`, found none"),
+            (
+                self.sts_endpoint_url.startswith(("http://", "https://")) or not self.sts_endpoint_url,
+                "`sts_endpoint_url` must begin with http:// or https://, found something else",
+            ),
+            (
+                _SESSION_NAME.fullmatch(self.role_session_name),
+                f"`role_session_name` must be 2 to 64 letters, digits and `_+=,.@-`, found {self.role_session_name!r}",
+            ),
+            (self.encryption in encryptions, f"`encryption` must be {_listed(encryptions)}, found {self.encryption!r}"),
+            (
+                not self.kms_key or self.encryption == "aws:kms",
+                f"`kms_key` must come with `encryption` aws:kms, found {self.encryption or 'none'}",
+            ),
+            (self.acl in acls, f"`acl` must be {_listed(acls)}, found {self.acl!r}"),
+        ):
+            if not ok:
+                raise ConfigError("storage", rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -316,6 +380,10 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(raw, dict):
             raise ConfigError(f"--set {dotted}", f"`{key}` is a value, not a group of settings")
     raw[last] = value
+
+
+def _listed(values: tuple[str, ...]) -> str:
+    return "empty, " + ", ".join(values[1:-1]) + f" or {values[-1]}"
 
 
 def _sentence(error: Any) -> str:

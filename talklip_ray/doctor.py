@@ -138,7 +138,7 @@ def storage(output: str, config: DubConfig) -> Check:
         finally:
             store.delete(uri)
     except (TalklipError, OSError) as error:
-        fix = "check the name, AWS_ENDPOINT_URL, and that the credentials may put, get and delete there"
+        fix = "check the name, AWS_ENDPOINT_URL (of S3), and that the credentials may put, get and delete there"
         return _check("storage", False, str(error), fix)
     found = f"{output}: wrote, read and removed an object"
     if back != probe:

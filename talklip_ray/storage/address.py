@@ -1,4 +1,4 @@
-"""Taking URIs apart. ``s3://bucket/key`` takes the key as it is written.
+"""Taking URIs apart. ``s3://bucket/key`` and those of other clouds take the key as it is written.
 
 ``file:///path`` is percent-encoded.
 """
@@ -12,7 +12,12 @@ from urllib.parse import quote, unquote
 from talklip_ray.errors import ConfigError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+CLOUDS = frozenset({"gs", "az", "abfs", "abfss", "memory"})
+"""Schemes that are reached through fsspec. The last one is this process's memory, for tests."""
+SERVED = "`file:///path`, `s3://bucket/key`, `gs://bucket/key` or `az://container/key` (also abfs, abfss)"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+
+_CONTAINER = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9.-]*)?")
 
 
 def scheme(uri: str) -> str:
@@ -26,18 +31,32 @@ def bucket_and_key(uri: str, *, folder: bool = False) -> tuple[str, str]:
     bucket, _, key = uri.partition("://")[2].partition("/")
     if scheme(uri) != "s3" or not _BUCKET.fullmatch(bucket):
         raise ConfigError(uri, "must be an `s3://bucket/key` URI with a bucket name of 3 letters or more")
+    return bucket, _key(uri, key, folder)
+
+
+def container_and_key(uri: str, *, folder: bool = False) -> tuple[str, str]:
+    """Bucket or container, with its account where the URI names one (``container@account``), and key of a URI in a
+    cloud other than S3. With ``folder`` the key is "" or ends in "/". Raises ConfigError.
+    """
+    container, _, key = uri.partition("://")[2].partition("/")
+    if scheme(uri) not in CLOUDS or not _CONTAINER.fullmatch(container):
+        raise ConfigError(uri, "must be `gs://bucket/key`, `az://container/key` or `abfs://container@account/key`")
+    return container, _key(uri, key, folder)
+
+
+def _key(uri: str, key: str, folder: bool) -> str:
     if folder:
-        return bucket, key.rstrip("/") + "/" if key.strip("/") else ""
+        return key.rstrip("/") + "/" if key.strip("/") else ""
     if not key or key.endswith("/"):
         raise ConfigError(uri, "must name an object, found a bucket or folder. Add the object's key")
-    return bucket, key
+    return key
 
 
 def local_path(uri: str) -> Path:
     """The file a plain path or ``file://`` URI names. Raises ConfigError for anything else."""
     kind = scheme(uri)
     if not uri or "\0" in uri or kind not in {"", "file"}:
-        raise ConfigError(uri, "must be a path, a `file:///path` or an `s3://bucket/key` URI")
+        raise ConfigError(uri, f"must be a path, {SERVED}")
     if not kind:
         return Path(uri)
     host, slash, path = uri[len("file://") :].partition("/")

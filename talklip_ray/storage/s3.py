@@ -22,15 +22,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import boto3
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, StoreError, TransientStoreError
 from talklip_ray.storage.address import bucket_and_key, join
 from talklip_ray.storage.atomic import etag_of, staged, translated
-from talklip_ray.storage.s3_errors import DamagedError, TryAgainError, again_after, s3_call
+from talklip_ray.storage.retries import DamagedError, TryAgainError, again_after
+from talklip_ray.storage.s3_client import connect, written_as
+from talklip_ray.storage.s3_errors import s3_call
 from talklip_ray.storage.s3_reader import S3Reader
 from talklip_ray.storage.store import PreconditionFailedError, Stat
 from talklip_ray.telemetry import STORE_BYTES, record
@@ -184,6 +184,7 @@ class S3Store:
                 Body=data,
                 ChecksumSHA256=base64.b64encode(digest).decode(),
                 **_labels(uri, digest.hex(), mark),
+                **written_as(self.config),
                 **condition,
             )
         return reply["ETag"].strip('"')
@@ -194,7 +195,7 @@ class S3Store:
                 str(path),
                 bucket,
                 key,
-                ExtraArgs={"ChecksumAlgorithm": "SHA256", **labels},
+                ExtraArgs={"ChecksumAlgorithm": "SHA256", **labels, **written_as(self.config)},
                 Config=TransferConfig(
                     multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
                 ),
@@ -283,27 +284,8 @@ class S3Store:
         with _MAKING:
             if self._owner == os.getpid():
                 return self._boto
-            endpoint, region = (
-                self.config.endpoint_url or None,
-                self.config.region or os.environ.get("AWS_REGION"),
-            )
-            options: dict[str, Any] = {
-                "retries": {"mode": "standard", "total_max_attempts": self.config.attempts},
-                "connect_timeout": 10,
-                "read_timeout": 60,
-                "tcp_keepalive": True,
-            }
-            if endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-                # Other servers seldom have a DNS name per bucket.
-                options["s3"] = {"addressing_style": "path"}
             with s3_call("s3://", "connect"):
-                # A session of our own: boto3's default one would keep the credentials it saw first.
-                self._boto = boto3.Session().client(
-                    "s3",
-                    endpoint_url=endpoint,
-                    region_name=region,
-                    config=Config(max_pool_connections=16, **options),
-                )
+                self._boto = connect(self.config)
             self._owner = os.getpid()
             return self._boto
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from boto3.exceptions import Boto3Error
 from botocore import exceptions as boto
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from talklip_ray.errors import (
     AccessError,
@@ -21,33 +19,9 @@ from talklip_ray.errors import (
     TalklipError,
     TransientStoreError,
 )
+from talklip_ray.storage.retries import TryAgainError
 from talklip_ray.storage.store import PreconditionFailedError
 from talklip_ray.telemetry import STORE_SECONDS, record
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class TryAgainError(TransientStoreError):
-    """A passing failure that botocore does not repeat by itself.
-
-    A body cut short, two writers in conflict.
-    """
-
-
-class DamagedError(TransientStoreError):
-    """Bytes that arrived are not the ones that were sent, by their digest."""
-
-
-def again_after(*kinds: type[TransientStoreError]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Repeats a call after these errors; the others botocore has already repeated as often as is wise."""
-    return retry(
-        retry=retry_if_exception_type(kinds),
-        wait=wait_random_exponential(multiplier=0.1, max=5),
-        stop=stop_after_attempt(5),
-        reraise=True,
-    )
-
 
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404"}
 _CHANGED = {"PreconditionFailed", "412"}
@@ -129,6 +103,12 @@ def _client_error(error: BaseException | None) -> boto.ClientError | None:
 def _by_code(uri: str, error: boto.ClientError) -> TalklipError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if error.operation_name == "AssumeRole" and status < 500 and code not in _PASSING:
+        return AccessError(
+            uri,
+            f"must be reached in the role that the settings name, refused with {code}. Check storage.role_arn, "
+            "storage.external_id and the role's trust policy",
+        )
     if code == "NoSuchBucket":
         return NotFoundError(uri, "needs its bucket, found none of that name. Create it or correct the URI")
     if code == "NoSuchUpload":

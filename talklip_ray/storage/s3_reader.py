@@ -1,4 +1,4 @@
-"""One version of one S3 object as a seekable file: blocks are fetched when they are read.
+"""One version of one S3 object as a seekable file.
 
 fsspec keeps the blocks, boto3 fetches them. s3fs would do both, but through an event loop on a thread of its
 own: a forked child that drops its copy of it unregisters the parent's connections in the epoll table the two
@@ -8,76 +8,31 @@ share, and the parent's next read hangs until it times out. It also repeats what
 from __future__ import annotations
 
 import contextlib
-import io
 from typing import TYPE_CHECKING
 
-from fsspec.caching import BlockCache
-
-from talklip_ray.errors import NotFoundError, SourceChangedError
 from talklip_ray.storage.address import bucket_and_key
-from talklip_ray.storage.s3_errors import TryAgainError, again_after, s3_call
-from talklip_ray.storage.store import PreconditionFailedError, Stat
-from talklip_ray.telemetry import STORE_BYTES, record
+from talklip_ray.storage.blocks import BLOCK_BYTES, NUM_BLOCKS, BlockReader
+from talklip_ray.storage.s3_errors import s3_call
+from talklip_ray.storage.store import Stat
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-BLOCK_BYTES = 2 << 20
-"""Bytes fetched at once: large against a request's latency, small against a span of video."""
-NUM_BLOCKS = 8
-"""Blocks kept, so that a demuxer may hop between a container's index, sound and picture."""
 
-
-class S3Reader(io.RawIOBase):
+class S3Reader(BlockReader):
     """Every fetch asks for the version in ``stat``: bytes of two versions are never mixed."""
 
     def __init__(
         self, client: S3Client, stat: Stat, *, block_bytes: int = BLOCK_BYTES, num_blocks: int = NUM_BLOCKS
     ) -> None:
-        self.stat = stat
+        super().__init__(stat, block_bytes=block_bytes, num_blocks=num_blocks)
         self._client = client
-        self._blocks = BlockCache(block_bytes, self._fetch, stat.size, num_blocks)
-        self._at = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.stat.size}[whence]
-        if start + offset < 0:
-            raise ValueError(f"a file has no position before its first byte, asked for {start + offset}")
-        self._at = start + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        data: bytes = self._blocks._fetch(self._at, self._at + len(buffer))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    @again_after(TryAgainError)
-    def _fetch(self, start: int, stop: int) -> bytes:
-        uri, etag = self.stat.uri, self.stat.etag
-        bucket, key = bucket_and_key(uri)
-        stop = min(stop, self.stat.size)  # the cache asks for whole blocks
-        try:
-            with s3_call(uri, "fetch"):
-                reply = self._client.get_object(
-                    Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", IfMatch=f'"{etag}"'
-                )
-                with contextlib.closing(reply["Body"]) as body:
-                    data = body.read()
-        except (NotFoundError, PreconditionFailedError) as error:
-            raise SourceChangedError(
-                uri, f"must stay version {etag} while it is read, found it replaced. Plan the title again"
-            ) from error
-        if len(data) != stop - start:
-            raise TryAgainError(uri, f"must arrive whole, found {len(data)} of {stop - start} bytes. Try again")
-        record(STORE_BYTES, len(data), direction="read")
-        return data
+    def fetch(self, start: int, stop: int) -> bytes:
+        bucket, key = bucket_and_key(self.stat.uri)
+        with s3_call(self.stat.uri, "fetch"):
+            reply = self._client.get_object(
+                Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", IfMatch=f'"{self.stat.etag}"'
+            )
+            with contextlib.closing(reply["Body"]) as body:
+                return body.read()

@@ -1,7 +1,8 @@
 """What storage can do for the rest of the program, whatever is behind it.
 
-URIs are plain paths, ``file:///...`` or ``s3://bucket/key``. Objects are written whole: a reader sees the old
-bytes or the new ones, never a part. An ETag is an opaque name for one version of one object.
+URIs are plain paths, ``file:///...``, ``s3://bucket/key``, ``gs://bucket/key`` or ``az://container/key``. Objects are
+written whole: a reader sees the old bytes or the new ones, never a part. An ETag is an opaque name for one version of
+one object.
 """
 
 from __future__ import annotations

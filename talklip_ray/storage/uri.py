@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from talklip_ray.config import StorageConfig
-from talklip_ray.storage.address import join, scheme
+from talklip_ray.storage.address import CLOUDS, join, scheme
+from talklip_ray.storage.filesystem import FsspecStore
 from talklip_ray.storage.local import LocalStore
 from talklip_ray.storage.s3 import S3Store
 from talklip_ray.storage.store import Stat, Store
@@ -16,7 +17,10 @@ __all__ = ["join", "open_store"]
 
 
 def open_store(config: StorageConfig | None = None) -> Store:
-    """A store for plain paths, ``file://`` and ``s3://`` URIs. Connects to nothing until it is used."""
+    """A store for plain paths and the URIs of ``file``, ``s3``, ``gs``, ``az``, ``abfs`` and ``abfss``.
+
+    Connects to nothing until it is used.
+    """
     return _Router(config or StorageConfig())
 
 
@@ -24,9 +28,11 @@ class _Router:
     def __init__(self, config: StorageConfig) -> None:
         self._local = LocalStore()
         self._s3 = S3Store(config)
+        self._clouds = FsspecStore()
 
     def _of(self, uri: str) -> Store:
-        return self._s3 if scheme(uri) == "s3" else self._local
+        kind = scheme(uri)
+        return self._s3 if kind == "s3" else self._clouds if kind in CLOUDS else self._local
 
     def stat(self, uri: str) -> Stat:
         return self._of(uri).stat(uri)

@@ -41,7 +41,8 @@ class TensorBoardWatch:
         self._store = store
         self._phases = phases
         self._every_s = every_s
-        self._elsewhere = tempfile.TemporaryDirectory(prefix="talklip-") if scheme(folder) == "s3" else None
+        is_here = scheme(folder) in {"", "file"}
+        self._elsewhere = None if is_here else tempfile.TemporaryDirectory(prefix="talklip-")
         self._folder = Path(self._elsewhere.name) if self._elsewhere else local_path(self.uri)
         self._writer: EventsWriter | None = None
         self._last = -1

@@ -45,6 +45,8 @@ class FaultProxy:
     faults: list[Fault] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     """Method, target and the fault that struck, of every request."""
+    heads: list[str] = field(default_factory=list)
+    """Request line and headers of each, as they came."""
 
     def __enter__(self) -> FaultProxy:
         self._loop = asyncio.new_event_loop()
@@ -75,6 +77,7 @@ class FaultProxy:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, _ = head.decode("latin-1").split(" ", 2)
+            self.heads.append(head.decode("latin-1"))
             fault = next((fault for fault in self.faults if fault.fits(method, target)), None)
             if fault is not None:
                 fault.times -= 1

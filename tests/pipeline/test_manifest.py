@@ -41,6 +41,14 @@ def test_relative_uris_are_relative_to_the_manifest(write, tmp_path):
     assert tuple(found.titles) == (Title(id="t1", video="s3://in/a.mp4", dubs=(dub,)),)
 
 
+@pytest.mark.parametrize("folder", ["memory://in/night", "file:///{tmp_path}"])
+def test_a_manifest_in_any_store_has_its_files_beside_it(tmp_path, folder):
+    folder = folder.format(tmp_path=str(tmp_path).strip("/"))
+    open_store().write(f"{folder}/m.jsonl", lines(ROW | {"video": "films/a.mp4"}).encode())
+    (title,) = read(f"{folder}/m.jsonl").titles
+    assert (title.video, title.dubs[0].audio) == (f"{folder}/films/a.mp4", f"{folder}/fr.wav")
+
+
 def test_the_three_formats_say_the_same(write, tmp_path):
     flat = "id,video,language,audio,sync_mode\nt1,/a.mp4,fr,/fr.wav,loop\nt1,/a.mp4,de,/de.wav,loop\n"
     dubs = [{"language": "fr", "audio": "/fr.wav"}, {"language": "de", "audio": "/de.wav"}]

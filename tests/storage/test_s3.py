@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ from talklip_ray.errors import (
     StoreError,
     TransientStoreError,
 )
+from talklip_ray.storage.blocks import BLOCK_BYTES
 from talklip_ray.storage.embedded import EmbeddedS3
+from talklip_ray.storage.retries import OF_THIS_PROCESS
 from talklip_ray.storage.s3 import PART_BYTES
-from talklip_ray.storage.s3_reader import BLOCK_BYTES
 from talklip_ray.storage.store import PreconditionFailedError, Store
 from talklip_ray.storage.uri import open_store
 from talklip_ray.telemetry import STORE_BYTES, STORE_SECONDS, Tally, install
@@ -74,6 +76,24 @@ def test_a_read_that_always_fails_is_transient(shaky: Store, proxy: FaultProxy, 
         file.read()
     with pytest.raises(TransientStoreError):
         shaky.read(f"{folder}/a")
+
+
+@pytest.fixture
+def _no_budget() -> Iterator[None]:
+    """This process has repeated as often as it may."""
+    taken = sum(1 for _ in iter(OF_THIS_PROCESS.take, False))
+    yield
+    for _ in range(taken * 10):
+        OF_THIS_PROCESS.give_back()
+
+
+@pytest.mark.usefixtures("_no_budget")
+def test_a_process_that_has_repeated_too_much_asks_once(shaky: Store, proxy: FaultProxy, folder: str) -> None:
+    shaky.write(f"{folder}/a", NAMED)
+    proxy.faults.append(Fault("cut", method="GET", times=99))
+    with pytest.raises(TransientStoreError):
+        shaky.read(f"{folder}/a")
+    assert strikes(proxy, "cut") == 1
 
 
 @pytest.mark.parametrize("condition", ["if_absent", "if_match"])

@@ -1,4 +1,4 @@
-"""What every store promises, on files and on a real S3 server."""
+"""What every store promises: on files, on a real S3 server, and in the other clouds as far as they can be had here."""
 
 from __future__ import annotations
 
@@ -197,6 +197,7 @@ def test_a_folder_lists_what_is_below_it_and_not_its_namesakes(store: Store, bas
     assert listed == sorted(written[:4], key=lambda stat: stat.uri)
     assert [store.read(stat.uri) for stat in store.list(join(base, "run-10"))] == [b"run-10/x"]
     assert list(store.list(join(base, "nothing"))) == []
+    assert list(store.list(join(base, "run-1", "a"))) == []
 
 
 def test_of_many_names_those_that_are_there_are_known(store: Store, base: str) -> None:
@@ -217,6 +218,16 @@ def test_delete_prefix_takes_the_folder_and_not_its_namesakes(store: Store, base
     assert [stat.uri for stat in store.list(base)] == [join(base, "run-10", "x")]
 
 
+def test_names_are_names_and_never_patterns(store: Store, base: str) -> None:
+    names = ["a*", "ab", "what? #1 [x]", "{a,b}", "100%2541", "a+b&c=d"]
+    for name in names:
+        store.write(join(base, name), name.encode())
+    assert sorted(stat.uri for stat in store.list(base)) == sorted(join(base, name) for name in names)
+    assert [store.read(join(base, name)).decode() for name in names] == names
+    store.delete(join(base, "a*"))
+    assert len(list(store.list(base))) == len(names) - 1
+
+
 def test_more_than_a_page_of_keys_is_listed_and_deleted(store: Store, folder: str) -> None:
     uris = {f"{folder}/many/{i:04d}" for i in range(1100)}
     with ThreadPoolExecutor(16) as pool:
@@ -228,13 +239,21 @@ def test_more_than_a_page_of_keys_is_listed_and_deleted(store: Store, folder: st
     assert list(store.list(folder)) == []
 
 
-@pytest.mark.parametrize("uri", ["s3://some-bucket", "s3://some-bucket/", "/", "file:///"])
+@pytest.mark.parametrize(
+    "uri", ["s3://some-bucket", "s3://some-bucket/", "/", "file:///", "gs://bucket", "az://container/", "memory://a//"]
+)
 def test_delete_prefix_refuses_a_whole_store(store: Store, uri: str) -> None:
     with pytest.raises(ConfigError, match="whole"):
         store.delete_prefix(uri)
 
 
-@pytest.mark.parametrize("uri", ["gs://bucket/key", "https://host/key", "s3://b", "s3:///key", "file://host/a", ""])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("ftp://bucket/key", "https://host/key", "s3://b", "s3:///key", "file://host/a", ""),
+        *("gs://", "gs:///key", "gs://bucket", "gs://bucket/folder/", "az://-/key", "memory://"),
+    ],
+)
 def test_a_uri_nobody_serves_is_a_mistake_in_the_settings(store: Store, uri: str) -> None:
     with pytest.raises(ConfigError, match="must"):
         store.read(uri)

@@ -116,14 +116,15 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize(("every_s", "copies"), [(0.0, 3), (3600.0, 1)])
-def test_a_run_in_a_bucket_gets_whole_copies_in_good_time_and_at_the_end(every_s, copies):
+@pytest.mark.parametrize("folder", ["s3://bucket/run", "gs://bucket/run"])
+def test_a_run_in_a_bucket_gets_whole_copies_in_good_time_and_at_the_end(every_s, copies, folder):
     store = Elsewhere()
-    board = TensorBoardWatch(store, "s3://bucket/run", every_s=every_s)  # type: ignore[arg-type]
+    board = TensorBoardWatch(store, folder, every_s=every_s)  # type: ignore[arg-type]
     board(report(1))
     board(report(2))
     board.close()
     ((uri, sizes),) = store.sizes.items()
-    assert uri.startswith("s3://bucket/run/tensorboard/events.out.tfevents.")
+    assert uri.startswith(f"{folder}/tensorboard/events.out.tfevents.")
     assert (len(sizes), sizes) == (copies, sorted(sizes))
     assert not list(board._folder.parent.glob(board._folder.name))
 
