@@ -14,14 +14,14 @@ import io
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, StoreError, TransientStoreError
-from talklip_ray.storage.address import container_and_key, scheme
+from talklip_ray.storage.address import container_and_key, join, scheme
 from talklip_ray.storage.atomic import etag_of, staged, translated
 from talklip_ray.storage.blocks import BlockReader
 from talklip_ray.storage.cloud_errors import cloud_call
@@ -33,8 +33,8 @@ from talklip_ray.telemetry import STORE_BYTES, record
 SHA256, WRITE = "talklip_sha256", "talklip_write"
 """Keys of an object's metadata, as Azure wants them: identifiers."""
 DOWNLOAD_BYTES = 16 << 20
-NUM_DELETERS = 16
-"""Neither library deletes many objects in one request, without reading "*" in a name as any name."""
+AT_ONCE = 16
+"""Requests. Neither library deletes many objects in one request, without reading "*" in a name as any name."""
 _MAKING = threading.Lock()
 _OPENED: dict[tuple[int, str, str], Cloud] = {}
 """By process, scheme and account. A forked child must not use its parent's connections, nor may it drop them: to close
@@ -134,7 +134,7 @@ class FsspecStore:
     def delete_prefix(self, uri: str) -> int:
         if not container_and_key(uri, folder=True)[1]:
             raise ConfigError(uri, "a folder to delete must not be a whole bucket or container. Name a folder in it")
-        with ThreadPoolExecutor(NUM_DELETERS) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             return sum(1 for _ in pool.map(lambda stat: self.delete(stat.uri), self.list(uri)))
 
     def list(self, prefix: str) -> Iterator[Stat]:
@@ -146,6 +146,16 @@ class FsspecStore:
             if not one.path.endswith("/"):
                 _, _, key = one.path.partition("/")
                 yield _stat(f"{scheme(prefix)}://{container}/{key}", one)
+
+    def stats(self, folder: str, names: Sequence[str]) -> dict[str, Stat]:
+        def asked(name: str) -> Stat | None:
+            try:
+                return self.stat(join(folder, name))
+            except NotFoundError:
+                return None
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return {name: stat for name, stat in zip(names, pool.map(asked, names), strict=True) if stat}
 
     def sweep(self, prefix: str, older_seconds: float) -> int:
         """Nothing: what was never completed is not to be found here, and both clouds let go of it after a week."""
