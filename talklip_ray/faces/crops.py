@@ -54,6 +54,23 @@ def cut_crops(
     return Crops(boxes_T4=boxes_T4, verdicts_T=verdicts_T, crops_TSSC=crops_TSSC)
 
 
+def cut_known(
+    pictures: Iterable[Picture],
+    boxes_T4: NDArray[np.int32],
+    verdicts_T: NDArray[np.uint8],
+    *,
+    start: int,
+    side: int,
+) -> Crops:
+    """The same from boxes that are known. ``pictures``: at least those with a FACE of the T frames from ``start``."""
+    crops_TSSC = np.zeros((len(verdicts_T), side, side, 3), np.uint8)
+    for picture in pictures:
+        at = picture.index - start
+        if verdicts_T[at] == Verdict.FACE:
+            crops_TSSC[at] = shrink(picture.crop(boxes_T4[at].tolist()), side)
+    return Crops(boxes_T4=boxes_T4, verdicts_T=verdicts_T, crops_TSSC=crops_TSSC)
+
+
 def located(
     config: LocateConfig,
     detector: Detector,

@@ -6,6 +6,7 @@ face-alignment) need files that nobody may redistribute here.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,17 @@ def build_detector(name: str, weights: Path | None, *, side: int, min_score: flo
     # By name, so that those who use CenterFace do not pay for importing torch (seconds, and hundreds of MB a worker).
     module = cast("_Module", importlib.import_module(MODULES[name]))
     return module.build(name, weights, side=side, min_score=min_score)
+
+
+def weights_digest(config: LocateConfig, weights: Path | None) -> str:
+    """SHA-256 of everything a detector reads beside its settings; "" for one that brings its own weights."""
+    if weights is None:
+        return ""
+    digest = hashlib.sha256(weights.read_bytes())
+    if config.detector == "blazeface":
+        for anchors in sorted(weights.parent.glob("*anchors*.npy")):
+            digest.update(anchors.name.encode() + anchors.read_bytes())
+    return digest.hexdigest()
 
 
 def detector_of(config: LocateConfig, weights: Path | None) -> Detector:
