@@ -110,7 +110,10 @@ def out_of_memory(scene: Scene, draw: random.Random) -> None:
 
 
 def _someone(scene: Scene, draw: random.Random) -> int:
-    there = scene.cluster.workers()
+    """A worker, the first there is where there is none yet; 0 when the run ends before there is one."""
+    assert scene.driver is not None
+    while not (there := scene.cluster.workers()) and scene.driver.code is None:
+        time.sleep(0.02)
     victim = draw.choice(there) if there else 0
     scene.note(f"{victim}: {processes.command_of(victim)}" if victim else "no worker was there")
     return victim

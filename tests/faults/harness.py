@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from talklip_ray.config import StorageConfig
-from talklip_ray.pipeline.history import letters, runs
+from talklip_ray.errors import ConfigError, TalklipError
+from talklip_ray.pipeline.history import latest, letters
 from talklip_ray.storage.commit import product_uri
 from talklip_ray.storage.embedded import EmbeddedS3
 from talklip_ray.storage.store import Store
@@ -130,8 +131,9 @@ class Harness:
         began = [started]
         with Reader(self.store, output, reference) as reader:
             with self._driver(output, log / "first.log", fast) as driver:
-                outcome.struck = self._strike(driver, kind, draw, reference.requests, before) or bool(rate)
+                outcome.struck = bool(rate) or self._strike(driver, kind, draw, reference.requests, before)
                 outcome.codes.append(self._wait(driver, started + LIMIT_SECONDS))
+            outcome.struck &= not proxy.faults or any(one.fault for one in proxy.ended[before:])
             proxy.faults.clear()
             proxy.chance = None
             if outcome.codes != [0] and not rate:
@@ -170,10 +172,11 @@ class Harness:
         outcome.lost = ["/".join(wanted) for wanted in found.lost]
         outcome.differing = list(found.differing)
         outcome.other += found.other
-        if ended := runs(self.store, output):
-            with contextlib.suppress(Exception):
-                lost = letters(self.store, output, ended[-1])
-                outcome.other += [f"dead letter: {one.title}/{one.language}: {one.message}" for one in lost]
+        try:
+            lost = letters(self.store, output, latest(self.store, output))
+            outcome.other += [f"dead letter: {one.title}/{one.language}: {one.message}" for one in lost]
+        except ConfigError as error:
+            outcome.other.append(str(error))
         outcome.repeated, outcome.needless = repeated(traffic, began)
         if outcome.repeated > IN_FLIGHT:
             outcome.other.append(f"{outcome.repeated} parts were made again, at most {IN_FLIGHT} are in flight")
@@ -277,13 +280,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         for number, kind in enumerate(kinds):
             if args.only_run in {None, number}:
-                fast = number % FAST_EVERY == FAST_EVERY - 1
-                outcomes.append(one := site.disturb(number, kind, fast=fast, rate=args.rate))
+                outcomes.append(one := _attempted(site, number, kind, args.rate))
                 out.print(_line(one), markup=False, highlight=False, soft_wrap=True)
     out.print(table(outcomes))
     bad = [one for one in outcomes if not one.good]
     out.print(f"{len(outcomes)} runs, {len(bad)} with a loss; {log}")
     return 1 if bad else 0
+
+
+def _attempted(site: Harness, number: int, kind: str, rate: float) -> Outcome:
+    """A run; what the harness itself cannot bear (a node that does not start) is a loss, and not the end."""
+    fast = number % FAST_EVERY == FAST_EVERY - 1
+    try:
+        return site.disturb(number, kind, fast=fast, rate=rate)
+    except (RuntimeError, OSError, TalklipError) as error:
+        return Outcome(number=number, kind=kind, fast=fast, other=[f"{type(error).__name__}: {error}"])
 
 
 def _line(one: Outcome) -> str:

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from talklip_ray.errors import NotFoundError, TransientStoreError
-from talklip_ray.storage.commit import Commit, product_uri, record_uri
+from talklip_ray.storage.commit import Commit, product_uri, read_commit, record_uri
 from talklip_ray.storage.s3_errors import DamagedError
 from talklip_ray.storage.store import Stat, Store
 from talklip_ray.storage.uri import join
@@ -195,13 +195,13 @@ def verdict(store: Store, output: str, reference: Reference) -> Verdict:
     there = {stat.uri: stat for stat in store.list(output)}
     lost, differing, other = [], [], []
     for wanted in reference.products:
-        product, record = product_uri(output, *wanted), record_uri(output, *wanted)
-        if product not in there or record not in there:
+        product = product_uri(output, *wanted)
+        commit = read_commit(store, output, *wanted)
+        if product not in there or commit is None:
             lost.append(wanted)
             continue
         if fault := reference.differs(wanted, store.read(product)):
             differing.append(f"{'/'.join(wanted)}: {fault}")
-        commit = Commit.from_json(store.read(record))
         if not commit.describes(there[product]):
             other.append(f"the record of {'/'.join(wanted)} does not describe its product")
     known = {make(output, *wanted) for wanted in reference.products for make in (product_uri, record_uri)}
