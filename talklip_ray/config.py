@@ -66,7 +66,15 @@ class GenerateConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU computes it natively, else fp32."""
     batch_frames: int = 64
-    """Crops that go through the network at once."""
+    """Crops that go through the network at once; halved where memory does not suffice."""
+    deterministic: bool = False
+    """Makes a product byte for byte the same whatever dies and is done again, however segments were batched and
+    whichever languages were done before, as long as settings, versions and kind of processor or GPU stay the same
+    (and every run that had a part in it had this set). The network works on one segment and language at a time, in
+    batches of `batch_frames`, which lack of memory does not lower; on a processor with one thread a worker.
+    Without it patches may differ by rounding (1 of 255), so it is no part of a product's fingerprint: setting it
+    does not redo a catalog.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,7 +260,8 @@ class DubConfig:
     def pixels(self) -> dict[str, Any]:
         """The settings that change picture or sound: part of every fingerprint.
 
-        Weights count by their digest, not by where they lie; batches change speed alone.
+        Weights count by their digest, not by where they lie. Batches, and whether their making is deterministic, move
+        a patch by rounding at most.
         """
         whole = asdict(self)
         named = {name: whole[name] for name in ("locate", "compose", "assemble")}

@@ -1,12 +1,14 @@
 """Repaint crops to match a voice: what a generate worker runs, and all it knows.
 
-Shapes: N crops, S pixels a side, 3 = RGB outside and BGR inside, A audio steps, F features a step, D
-embedding.
+Shapes: K crops, N patches (one or more of a crop: each under its own voice), S pixels a side, 3 = RGB outside and
+BGR inside, R moments heard, A audio steps, F features a step, D embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,13 +28,20 @@ from talklip_ray.models.talklip import SIDE, TalkLip
 Precision = Literal["auto", "fp32", "bf16"]
 _CPU_BATCH = 16
 """More crops at once are no faster on a processor and a tail batch wastes more."""
+_NO_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "_ALLOC_FAILED")
+"""How torch, its allocators and NVIDIA's libraries put it where their error has no class of its own."""
+
+log = logging.getLogger(__name__)
 
 
 class Repainter:
     """A network ready to dub: eval mode, normalisation folded in, channels last.
 
-    Batches always have one size, the last one filled up with black, so that a crop's patch does not depend
-    on which crops happen to share its batch.
+    Batches always have one size, the last one filled up, so that a crop's patch does not depend on which crops
+    happen to share its batch. What the video encoder makes of a crop is made once, however many voices the crop is
+    given, and kept for one batch.
+
+    Where memory does not suffice the batch is halved, for good; patches may then differ by rounding.
 
     Args:
         path: weights that ``talklip weights`` or training wrote. WeightsError if they are not.
@@ -40,6 +49,8 @@ class Repainter:
         device: torch's name of one; "" takes a GPU if there is one.
         batch_frames: crops that go through the network at once, at most.
         threads: processor threads for all of torch in this process; 0 leaves them alone.
+        deterministic: the same call gives the same bits each time: one thread, algorithms that do not race, batches
+            of one voice each that are never halved.
     """
 
     def __init__(
@@ -50,10 +61,14 @@ class Repainter:
         device: str | None = None,
         batch_frames: int = 64,
         threads: int = 0,
+        deterministic: bool = False,
     ) -> None:
-        if threads:
-            torch.set_num_threads(threads)
+        if threads or deterministic:
+            torch.set_num_threads(1 if deterministic else threads)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.deterministic = deterministic
+        if deterministic and self.device.type == "cuda":
+            _settle_cuda()
         self.dtype = choose_dtype(precision, self.device)
         self.network, self.header = load_network(path, self.device)
         self.config = self.network.config
@@ -61,40 +76,96 @@ class Repainter:
         self.batch = min(batch_frames, _CPU_BATCH) if self.device.type == "cpu" else batch_frames
         prepare(self.network, self.dtype)
 
-    @torch.inference_mode()
     def __call__(
         self,
-        crops_NSSC: NDArray[np.uint8],
+        crops_KSSC: NDArray[np.uint8],
         voice: Sequence[VoiceSpan],
         which_N: NDArray[np.int64],
         steps_N: NDArray[np.int64],
+        shown_N: NDArray[np.int64] | None = None,
     ) -> NDArray[np.uint8]:
         """Patches N x S x S x 3, uint8 RGB.
 
-        ``which_N`` names each crop's span in ``voice``, ``steps_N`` its step on that dub's clock. A step
-        past the dub hears silence (local) or the dub's last step (global). ValueError where a span is too
-        short for its steps.
+        ``shown_N`` names each patch's crop (None: its own, in order), ``which_N`` its span in ``voice``, ``steps_N``
+        its step on that dub's clock. A step past the dub hears silence (local) or the dub's last step (global).
+        ValueError where a span is too short for its steps. Lack of memory that no smaller batch mends is a
+        MemoryError, or torch's OutOfMemoryError.
         """
-        if crops_NSSC.shape[1:] != (SIDE, SIDE, 3) or len(crops_NSSC) != len(which_N):
-            shape = crops_NSSC.shape
+        shown_N = np.arange(len(crops_KSSC)) if shown_N is None else shown_N
+        if crops_KSSC.shape[1:] != (SIDE, SIDE, 3) or len(shown_N) != len(which_N):
+            shape = crops_KSSC.shape
             raise ValueError(f"{len(which_N)} frames need as many {SIDE}x{SIDE} crops, got {shape}")
+        if len(shown_N) and not 0 <= shown_N.min() <= shown_N.max() < len(crops_KSSC):
+            raise ValueError(f"there are {len(crops_KSSC)} crops, asked for {shown_N.min()} to {shown_N.max()}")
         check_spans(voice, which_N, steps_N)
-        patches_NSSC = np.empty_like(crops_NSSC)
-        if not len(crops_NSSC):
+        while True:
+            try:
+                return self._patches(crops_KSSC, voice, which_N, steps_N, shown_N)
+            except (MemoryError, RuntimeError) as error:
+                if not _lacks_memory(error):
+                    raise
+                if self.deterministic or self.batch == 1:
+                    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+                        raise
+                    raise MemoryError(str(error)) from error
+            self._halve()  # out here: until it is forgotten, the error holds what its frames held
+
+    def _halve(self) -> None:
+        log.warning("out of memory: %d crops at once from now on, not %d", self.batch // 2, self.batch)
+        self.batch //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _patches(
+        self,
+        crops_KSSC: NDArray[np.uint8],
+        voice: Sequence[VoiceSpan],
+        which_N: NDArray[np.int64],
+        steps_N: NDArray[np.int64],
+        shown_N: NDArray[np.int64],
+    ) -> NDArray[np.uint8]:
+        patches_NSSC = np.empty((len(shown_N), SIDE, SIDE, 3), np.uint8)
+        if not len(shown_N):
             return patches_NSSC
-        places_N2, row_N = np.unique(np.stack((which_N, steps_N), axis=1), axis=0, return_inverse=True)
-        heard_RD = self._listen(voice, places_N2)
-        for at in range(0, len(crops_NSSC), self.batch):
-            rows = torch.from_numpy(row_N[at : at + self.batch].reshape(-1)).to(self.device)
-            crops = torch.from_numpy(np.array(crops_NSSC[at : at + self.batch])).to(self.device)
-            patches_NSSC[at : at + self.batch] = self._repaint(crops, heard_RD[rows]).cpu().numpy()
+        places_R2, row_N = np.unique(np.stack((which_N, steps_N), axis=1), axis=0, return_inverse=True)
+        row_N = row_N.reshape(-1)
+        heard_RD = self._listen(voice, places_R2)
+        for first in range(0, len(crops_KSSC), self.batch):
+            wanted = np.flatnonzero((first <= shown_N) & (shown_N < first + self.batch))
+            if not len(wanted):
+                continue
+            seen = self._look(crops_KSSC[first : first + self.batch])
+            for some in self._batches(wanted, which_N):
+                rows = torch.from_numpy(row_N[some]).to(self.device)
+                patches_NSSC[some] = self._paint(seen, shown_N[some] - first, heard_RD[rows]).cpu().numpy()
         return patches_NSSC
 
-    def _repaint(self, crops_NSSC: Tensor, heard_ND: Tensor) -> Tensor:
-        faces_N6SS = face_input(crops_NSSC, crops_NSSC).to(self.dtype)
-        faces = _filled(faces_N6SS, self.batch).contiguous(memory_format=torch.channels_last)
-        heard = _filled(heard_ND, self.batch)
-        return to_crops(self.network.repaint(faces, heard.to(self.dtype))[: len(crops_NSSC)])
+    def _batches(self, wanted: NDArray[np.int64], which_N: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """The patches ``wanted`` in batches; of one voice each where what else there is must not matter."""
+        groups = [wanted]
+        if self.deterministic:
+            groups = [wanted[which_N[wanted] == which] for which in np.unique(which_N[wanted])]
+        for group in groups:
+            for at in range(0, len(group), self.batch):
+                yield group[at : at + self.batch]
+
+    def _look(self, crops_NSSC: NDArray[np.uint8]) -> list[Tensor]:
+        """What the video encoder makes of at most a batch of crops, filled up to a whole one with black."""
+        crops = torch.from_numpy(np.array(crops_NSSC)).to(self.device)
+        faces_N6SS = _filled(face_input(crops, crops).to(self.dtype), self.batch)
+        seen: list[Tensor] = self.network.video_encoder(faces_N6SS.contiguous(memory_format=torch.channels_last))
+        return seen
+
+    def _paint(self, seen: list[Tensor], at_N: NDArray[np.int64], heard_ND: Tensor) -> Tensor:
+        """Patches of at most a batch, uint8; ``at_N`` says which of the faces seen each is of."""
+        places = np.zeros(self.batch, np.int64)
+        places[: len(at_N)] = at_N
+        if not np.array_equal(at_N, np.arange(len(at_N))):
+            picked = torch.from_numpy(places).to(self.device)
+            seen = [level[picked].contiguous(memory_format=torch.channels_last) for level in seen]
+        heard = _filled(heard_ND, self.batch).to(self.dtype)
+        return to_crops(self.network.paint(seen, heard)[: len(at_N)])
 
     def _listen(self, voice: Sequence[VoiceSpan], places_R2: NDArray[np.int64]) -> Tensor:
         """Embeddings R x D, float32, for the distinct (span, step) pairs ``places_R2``, in their order."""
@@ -162,6 +233,19 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def _processor_has_bf16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _settle_cuda() -> None:
+    """Algorithms that give the same bits each time, for all of torch in this process."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
+def _lacks_memory(error: MemoryError | RuntimeError) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in _NO_MEMORY)
 
 
 def _filled(x: Tensor, count: int) -> Tensor:

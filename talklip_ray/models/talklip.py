@@ -185,7 +185,12 @@ class TalkLip(nn.Module):
         return global_BAD.flatten(0, 1)
 
     def repaint(self, faces_N6SS: Tensor, heard_ND: Tensor) -> Tensor:
-        seen = self.video_encoder(faces_N6SS)
+        return self.paint(self.video_encoder(faces_N6SS), heard_ND)
+
+    def paint(self, seen: list[Tensor], heard_ND: Tensor) -> Tensor:
+        """Pictures N x 3 x S x S from what ``video_encoder`` saw of N faces: it saw no sound, so each voice that a
+        face is given can share it.
+        """
         embedding_ND = heard_ND if self.config.voice is Voice.LOCAL else self.audio_map(heard_ND)
         logits_N3SS = self.generator(embedding_ND, seen)
         return torch.sigmoid(logits_N3SS)

@@ -1,8 +1,9 @@
 """generate: the network repaints the crops, one batch across segments and languages. Never touches a codec.
 
-Titles with weights of their own get a batch of their own; a worker keeps the networks of the last few.
+The languages of a segment share what the video encoder makes of its crops. Titles with weights of their own get a
+batch of their own; a worker keeps the networks of the last few.
 
-Shapes: P placements, T frames, S crop side, N crops of one batch.
+Shapes: P placements, T frames, S crop side, K crops, N patches.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Generate:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.repaint = self._repainter("")
         self.side = run.config.locate.crop_side
         self._own: OrderedDict[str, Repainter] = OrderedDict()
+        self.repaint = self._repainter("", run.config.generate.batch_frames)
 
     def __call__(self, rows: Sequence[Row]) -> Iterator[Row]:
         if not self.run.adapted:
@@ -53,45 +54,63 @@ class Generate:
         if title not in self._own:
             while len(self._own) >= KEPT:
                 self._own.popitem(last=False)
-            self._own[title] = self._repainter(title)
+            # A batch that did not fit beside the other networks does not fit beside this one.
+            batch = min(known.batch for known in (self.repaint, *self._own.values()))
+            self._own[title] = self._repainter(title, batch)
         self._own.move_to_end(title)
         return self._own[title]
 
-    def _repainter(self, title: str) -> Repainter:
+    def _repainter(self, title: str, batch: int) -> Repainter:
         config = self.run.config.generate
         path = weights_path(open_store(self.run.config.storage), self.run, title)
-        return Repainter(path, precision=config.precision, batch_frames=config.batch_frames)
+        return Repainter(path, precision=config.precision, batch_frames=batch, deterministic=config.deterministic)
 
     def _repainted(self, rows: Sequence[Row], repaint: Repainter) -> Iterator[Row]:
-        spans: list[VoiceSpan] = []
-        crops, which, steps, homes = [], [], [], []
-        for at, row in enumerate(rows):
-            for p, steps_T in enumerate(row["steps_PT"]):
-                used_T = (steps_T != SILENT) & (row["verdicts_T"] == Verdict.FACE)
-                if not used_T.any():
-                    continue
-                crops.append(row["crops_TSSC"][used_T])
-                steps.append(steps_T[used_T])
-                which.append(np.full(int(used_T.sum()), len(spans)))
-                homes.append((at, p, used_T))
-                spans.append(
-                    VoiceSpan(
-                        features_AF=row["voice_PAF"][p],
-                        first_step=int(row["first_step_P"][p]),
-                        num_steps=int(row["num_steps_P"][p]),
-                    )
-                )
-        out = [np.zeros((len(row["steps_PT"]), *row["crops_TSSC"].shape), np.uint8) for row in rows]
-        if crops:
-            patches_NSSC = repaint(np.concatenate(crops), spans, np.concatenate(which), np.concatenate(steps))
-            ends = np.cumsum([len(c) for c in crops])[:-1]
-            for (at, p, used_T), patches in zip(homes, np.split(patches_NSSC, ends), strict=True):
-                out[at][p][used_T] = patches
-        for row, patches_PTSSC in zip(rows, out, strict=True):
-            yield _lean(row) | {"patches_PTSSC": patches_PTSSC}
+        """With ``deterministic`` a row's batches must not depend on its neighbours, nor on the placements beside one:
+        every face is looked at, shown or not.
+        """
+        alone = self.run.config.generate.deterministic
+        for some in ([row] for row in rows) if alone else [rows]:
+            yield from _painted(some, repaint, every_face=alone)
 
     def idle(self, row: Row) -> Row:
         return _lean(row) | {"patches_PTSSC": np.zeros((0, 0, self.side, self.side, 3), np.uint8)}
+
+
+def _painted(rows: Sequence[Row], repaint: Repainter, *, every_face: bool) -> Iterator[Row]:
+    spans: list[VoiceSpan] = []
+    crops, shown, which, steps, homes = [], [], [], [], []
+    num_crops = 0
+    for at, row in enumerate(rows):
+        face_T = row["verdicts_T"] == Verdict.FACE
+        used_PT = (row["steps_PT"] != SILENT) & face_T
+        if not used_PT.any():
+            continue
+        held_T = face_T if every_face else used_PT.any(axis=0)
+        place_T = num_crops + np.cumsum(held_T) - 1
+        crops.append(row["crops_TSSC"][held_T])
+        num_crops += len(crops[-1])
+        for p in np.flatnonzero(used_PT.any(axis=1)).tolist():
+            shown.append(place_T[used_PT[p]])
+            which.append(np.full(len(shown[-1]), len(spans)))
+            steps.append(row["steps_PT"][p][used_PT[p]])
+            homes.append((at, p, used_PT[p]))
+            spans.append(
+                VoiceSpan(
+                    features_AF=row["voice_PAF"][p],
+                    first_step=int(row["first_step_P"][p]),
+                    num_steps=int(row["num_steps_P"][p]),
+                )
+            )
+    out = [np.zeros((len(row["steps_PT"]), *row["crops_TSSC"].shape), np.uint8) for row in rows]
+    if crops:
+        which_N, steps_N, shown_N = (np.concatenate(parts) for parts in (which, steps, shown))
+        patches_NSSC = repaint(np.concatenate(crops), spans, which_N, steps_N, shown_N)
+        ends = np.cumsum([len(part) for part in shown])[:-1]
+        for (at, p, used_T), patches in zip(homes, np.split(patches_NSSC, ends), strict=True):
+            out[at][p][used_T] = patches
+    for row, patches_PTSSC in zip(rows, out, strict=True):
+        yield _lean(row) | {"patches_PTSSC": patches_PTSSC}
 
 
 def _lean(row: Row) -> Row:

@@ -125,6 +125,16 @@ def test_lossy_parts_with_reordered_frames_keep_every_timestamp(tmp_path: Path, 
     assert all(p.dts <= p.pts for p in packets)
 
 
+@pytest.mark.parametrize("name", ["vfr.mp4", "422ten.mp4"])
+def test_equal_pictures_make_equal_bytes(tmp_path: Path, name: str) -> None:
+    made = dict(SOURCES[name])
+    source = write_video(tmp_path / name, made.pop("pts", None) or even_pts(40), **made)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    first, again = (put_together(tmp_path / folder, source, (11, 12), crf=30)[1].read_bytes() for folder in "ab")
+    assert first == again
+
+
 def test_a_broadcast_clock_starts_at_zero_in_the_product(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", even_pts(20, 512, 12800 * 1000))
     info, out = put_together(tmp_path, source, (10,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,106 @@ def test_every_frame_hears_its_own_dub_at_its_own_step(folder: Path, variant: Va
     assert apart(mixed[1], mixed[2]) > 3
 
 
+SHOWN = [np.arange(FRAMES), np.array([20, 3, 17, 4]), np.arange(7, FRAMES)]
+"""Which crops each of three voices is seen on."""
+
+
+def three_voices(variant: Variant) -> tuple[list[VoiceSpan], np.ndarray, np.ndarray, np.ndarray]:
+    """Spans, and which span, step and crop each patch has."""
+    which = np.concatenate([np.full(len(shown), n) for n, shown in enumerate(SHOWN)])
+    return (
+        [dub(variant, n) for n in range(3)],
+        which,
+        np.concatenate([steps()[s] for s in SHOWN]),
+        np.concatenate(SHOWN),
+    )
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("variant", ["l", "g"])
+def test_voices_that_share_their_faces_are_each_as_alone(
+    folder: Path, variant: Variant, precision: str, deterministic: bool
+) -> None:
+    repaint = Repainter(folder / variant, precision=precision, deterministic=deterministic)  # type: ignore[arg-type]
+    spans, which, at, shown = three_voices(variant)
+    together = repaint(crops(), spans, which, at, shown)
+    for n, mine in enumerate(SHOWN):
+        alone = repaint(crops()[mine], [spans[n]], np.zeros(len(mine), np.int64), steps()[mine])
+        np.testing.assert_array_equal(together[which == n], alone)
+
+
+def test_a_face_is_looked_at_once_however_many_voices_it_is_given(folder: Path) -> None:
+    repaint = Repainter(folder / "l")
+    looks, paints = called(repaint.network.video_encoder), called(repaint.network.generator)
+    repaint(crops(), *three_voices("l"))
+    assert (len(looks), len(paints)) == (2, 3)  # 21 crops; 39 patches, 24 of them of the first 16 crops
+
+
+def called(module: torch.nn.Module) -> list[int]:
+    """How many rows each call of the module from now on is given."""
+    sizes: list[int] = []
+    module.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    return sizes
+
+
+def fits(module: torch.nn.Module, most: int, error: Callable[[], Exception]) -> None:
+    """From now on the module runs out of memory over more than ``most`` rows."""
+
+    def check(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if len(given[0]) > most:
+            raise error()
+
+    module.register_forward_pre_hook(check)
+
+
+NO_MEMORY = {
+    "torch": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "processor": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    "cudnn": lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "python": MemoryError,
+}
+no_memory = pytest.mark.parametrize("error", NO_MEMORY.values(), ids=NO_MEMORY)
+
+
+@no_memory
+@pytest.mark.parametrize("part", ["video_encoder", "generator", "local_listener"])
+def test_where_memory_does_not_suffice_the_batch_is_halved_for_good(
+    folder: Path, caplog: pytest.LogCaptureFixture, part: str, error: Callable[[], Exception]
+) -> None:
+    spans, which, at, shown = three_voices("l")
+    whole = Repainter(folder / "l", precision="fp32")(crops(), spans, which, at, shown)
+    repaint = Repainter(folder / "l", precision="fp32")
+    fits(getattr(repaint.network, part), 5, error)
+    with caplog.at_level(logging.WARNING):
+        halved = repaint(crops(), spans, which, at, shown)
+        assert (repaint.batch, len(caplog.messages)) == (4, 2)
+        repaint(crops(), spans, which, at, shown)
+    assert apart(halved, whole) <= 1
+    assert len(caplog.messages) == 2, "it is said once"
+
+
+@no_memory
+@pytest.mark.parametrize(("deterministic", "left"), [(False, 1), (True, 16)])
+def test_lack_of_memory_that_no_smaller_batch_mends_passes_up_as_such(
+    folder: Path, deterministic: bool, left: int, error: Callable[[], Exception]
+) -> None:
+    """In a class that the pipeline takes for worth another try; a fixed batch is not halved."""
+    repaint = Repainter(folder / "l", deterministic=deterministic)
+    fits(repaint.network.generator, 0, error)
+    with pytest.raises((MemoryError, torch.OutOfMemoryError)):
+        repaint(crops(), *three_voices("l"))
+    assert repaint.batch == left
+
+
+def test_other_errors_are_no_lack_of_memory(folder: Path) -> None:
+    repaint = Repainter(folder / "l")
+    fits(repaint.network.generator, 0, lambda: RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        repaint(crops(), *three_voices("l"))
+    assert repaint.batch == 16
+
+
 @pytest.mark.parametrize("variant", ["l", "g"])
 def test_bf16_stays_close_to_fp32(folder: Path, variant: Variant) -> None:
     span, which = dub(variant), np.zeros(FRAMES, np.int64)
@@ -137,6 +239,11 @@ def test_no_crops_make_no_patches(folder: Path) -> None:
 def test_what_does_not_fit_together_is_refused(folder: Path, frames: np.ndarray, which: list[int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Repainter(folder / "l")(frames, [dub("l")], np.array(which), np.zeros(len(which), np.int64))
+
+
+def test_a_crop_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="there are 2 crops, asked for 1 to 2"):
+        Repainter(folder / "l")(crops(2), [dub("l")], np.zeros(2, np.int64), np.zeros(2, np.int64), np.array([1, 2]))
 
 
 def test_a_repainter_says_what_it_listens_to(folder: Path) -> None:
