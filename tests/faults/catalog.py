@@ -21,11 +21,12 @@ POOLS: dict[str, dict[str, Any]] = {
     "plan": {"cpus": 0.05},
     "locate": {"cpus": 0.2},
     "listen": {"cpus": 0.05},
-    "generate": {"cpus": 0.2, "gpus": 0.0, "rows": 1},
+    "generate": {"cpus": 0.2, "gpus": 0.0, "rows": 2},
     "compose": {"cpus": 0.2},
     "assemble": {"cpus": 0.3},
 }
 SETTINGS: dict[str, Any] = {
+    "generate": {"deterministic": True},
     "plan": {"segment_seconds": 0.6},
     "compose": {"preset": "ultrafast"},
     "faults": {"pause_seconds": 0.5},
@@ -64,7 +65,7 @@ def lay_out(store: Store, base: str, folder: Path) -> Catalog:
     (folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for path in folder.iterdir():
         store.upload(path, join(base, "in", path.name))
-    fast = SETTINGS | {"pools": POOLS | {"generate": POOLS["generate"] | {"rows": 2}}}
+    fast = {name: given for name, given in SETTINGS.items() if name != "generate"}
     for name, given in (("settings.yaml", SETTINGS), ("fast.yaml", fast)):
         (folder / name).write_text(yaml.safe_dump(given))
     return Catalog(

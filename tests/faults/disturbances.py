@@ -125,7 +125,8 @@ def through_proxy(kind: str, most: int, method: str = "", match: str = "", **fie
         fault = Fault(kind, method=method, match=match, times=draw.randint(1, most), seconds=seconds)
         for name, value in fields.items():
             setattr(fault, name, value)
-        scene.note(str(fault))
+        lasting = f", {seconds:.1f} s" if kind in {"hang", "delay"} else ""
+        scene.note(f"{fault.times} x {kind} {method}{lasting}")
         scene.proxy.faults.append(fault)
 
     return strike

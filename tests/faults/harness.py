@@ -17,6 +17,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -272,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Console(width=160)
     log = args.log.resolve() / time.strftime("%Y%m%dT%H%M%S")
     log.mkdir(parents=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left behind then, either
     kinds = [f"{args.rate:.0%} of requests"] * args.runs if args.rate else deck(args.seed, args.runs, args.only)
     outcomes: list[Outcome] = []
     with (
