@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from talklip_ray.storage.embedded import EmbeddedS3
 from tests.faults import processes
 from tests.faults.catalog import Catalog
 from tests.faults.cluster import Cluster, limited
-from tests.faults.proxy import Fault, FaultProxy
+from tests.faults.proxy import Exchange, Fault, FaultProxy
 
 _OBJECTS = r"/out/|/in/.*(jsonl|safetensors)"
 """What we have digests of. Of a source that somebody else has put, a range can be checked against nothing."""
@@ -52,6 +52,40 @@ class Scene:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The nth of a run's requests of some kind. It is held while the strike falls, and then goes its way: what is sent
+    before a death may arrive after it.
+    """
+
+    name: str
+    method: str
+    match: str
+    share: float
+    """How many of all runs are struck at one of these."""
+
+    def count(self, traffic: Iterable[Exchange]) -> int:
+        fault = Fault("delay", self.method, self.match)
+        return sum(fault.fits(one.method, one.target) for one in traffic)
+
+    def hold(self, number: int) -> Fault:
+        return Fault("delay", self.method, self.match, skip=number - 1, seconds=HOLD_SECONDS)
+
+
+HOLD_SECONDS = 0.4
+MOMENTS = (
+    Moment("request", "", "", 0.4),
+    Moment("part", "PUT", r"/_talklip/parts/", 0.3),
+    Moment("product", "PUT", r"/out/t\d/\w+\.mp4", 0.1),
+    Moment("record", "PUT", r"/out/t\d/\w+\.json", 0.1),
+    Moment("removal of parts", "POST", r"\?delete", 0.1),
+)
+
+
+def moment(draw: random.Random) -> Moment:
+    return draw.choices(MOMENTS, [one.share for one in MOMENTS])[0]
 
 
 Strike = Callable[[Scene, random.Random], None]

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, TalklipError
-from talklip_ray.pipeline.history import latest, letters
+from talklip_ray.pipeline.history import latest, letters, sweep
 from talklip_ray.storage.commit import product_uri
 from talklip_ray.storage.embedded import EmbeddedS3
 from talklip_ray.storage.store import Store
@@ -40,11 +40,11 @@ from talklip_ray.storage.uri import open_store
 from tests.faults import processes
 from tests.faults.catalog import DUBS, POOLS, lay_out
 from tests.faults.cluster import Cluster
-from tests.faults.disturbances import KINDS, Driver, Scene, deck
+from tests.faults.disturbances import KINDS, Driver, Scene, deck, moment
 from tests.faults.proxy import Chance, Exchange, FaultProxy
 from tests.faults.reader import Reader, Reference, verdict
 
-LIMIT_SECONDS = 300.0
+LIMIT_SECONDS = 600.0
 """No run of the small catalog takes so long unless it hangs."""
 SETTLE_SECONDS = 30.0
 """Workers of a run that is over are gone by then."""
@@ -68,6 +68,8 @@ class Outcome:
     partial: list[str] = field(default_factory=list)
     """What a reader has seen that was not whole."""
     other: list[str] = field(default_factory=list)
+    swept: int = 0
+    """Parts that a run has left whose product it had published, and that `talklip gc` has taken away."""
     repeated: int = 0
     """Parts that were staged more often than once, each counted as often."""
     needless: list[str] = field(default_factory=list)
@@ -114,7 +116,7 @@ class Harness:
             wanted = self.scene.catalog.wanted
             self.references[fast] = Reference(
                 products={one: self.store.read(product_uri(output, *one)) for one in wanted},
-                requests=len(self.scene.proxy.ended) - before,
+                traffic=self.scene.proxy.ended[before:],
                 exact=not fast,
             )
         return self.references[fast]
@@ -132,9 +134,9 @@ class Harness:
         began = [started]
         with Reader(self.store, output, reference) as reader:
             with self._driver(output, log / "first.log", fast) as driver:
-                outcome.struck = bool(rate) or self._strike(driver, kind, draw, reference.requests, before)
+                outcome.struck = bool(rate) or self._strike(driver, kind, draw, reference)
                 outcome.codes.append(self._wait(driver, started + LIMIT_SECONDS))
-            outcome.struck &= not proxy.faults or any(one.fault for one in proxy.ended[before:])
+            outcome.struck &= not proxy.faults or any(fault.struck for fault in proxy.faults)
             proxy.faults.clear()
             proxy.chance = None
             if outcome.codes != [0] and not rate:
@@ -152,14 +154,18 @@ class Harness:
             self.store.delete_prefix(output)
         return outcome
 
-    def _strike(self, driver: Driver, kind: str, draw: random.Random, requests: int, before: int) -> bool:
-        """Waits for the moment, a number of requests, and lets it happen. False: the run was over before."""
-        moment = draw.randint(1, requests)
-        self.scene.notes.append(f"at request {moment} of some {requests}")
-        while len(self.scene.proxy.ended) - before < moment:
-            if driver.code is not None:
-                return False
+    def _strike(self, driver: Driver, kind: str, draw: random.Random, reference: Reference) -> bool:
+        """Waits for the moment and lets it happen. False: the run was over before."""
+        when, proxy = moment(draw), self.scene.proxy
+        number = draw.randint(1, count := when.count(reference.traffic))
+        self.scene.notes.append(f"at {when.name} {number} of {count}")
+        held = when.hold(number)
+        proxy.faults.append(held)
+        while not held.struck and driver.code is None:
             time.sleep(0.005)
+        proxy.faults.remove(held)
+        if not held.struck:
+            return False
         self.scene.driver = driver
         KINDS[kind](self.scene, draw)
         return True
@@ -169,6 +175,8 @@ class Harness:
     ) -> None:
         if outcome.codes[-1] != 0:
             outcome.other.append(f"exit code {outcome.codes[-1]} of the last run")
+        if len(outcome.codes) > 1:  # the first may have died between its product's record and the end of its parts
+            outcome.swept = sweep(self.store, output, older_seconds=0, force=True).parts
         found = verdict(self.store, output, reference)
         outcome.lost = ["/".join(wanted) for wanted in found.lost]
         outcome.differing = list(found.differing)
@@ -242,7 +250,18 @@ def repeated(traffic: Sequence[Exchange], began: Sequence[float]) -> tuple[int, 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     shown = Table(
-        *("fault", "runs", "struck", "second run", "lost", "differing", "partial seen", "made again (most)", "seconds"),
+        *(
+            "fault",
+            "runs",
+            "struck",
+            "second run",
+            "lost",
+            "differing",
+            "partial seen",
+            "made again",
+            "swept",
+            "seconds",
+        ),
         box=None,
     )
     kinds = dict.fromkeys(kind for kind in [*KINDS, *(one.kind for one in outcomes)])
@@ -255,7 +274,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
                 str(sum(one.struck for one in of)),
                 str(sum(len(one.codes) > 1 for one in of)),
                 *(str(sum(len(getattr(one, name)) for one in of)) for name in ("lost", "differing", "partial")),
-                str(max(one.repeated for one in of)),
+                *(str(max(getattr(one, name) for one in of)) for name in ("repeated", "swept")),
                 f"{max(one.seconds for one in of):.0f}",
             )
     return shown

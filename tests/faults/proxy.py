@@ -35,9 +35,13 @@ class Fault:
     match: str = ""
     """Only paths and queries in which this regular expression is found."""
     times: int = 1
+    skip: int = 0
+    """It lets so many pass first."""
     status: int = 503
     code: str = "SlowDown"
     seconds: float = 3600.0
+    struck: int = 0
+    """So many requests so far."""
 
     def fits(self, method: str, target: str) -> bool:
         return self.times > 0 and self.method in {"", method} and re.search(self.match, target) is not None
@@ -117,11 +121,11 @@ class FaultProxy:
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 head = re.sub(rb"(?i)\r\nexpect: 100-continue", b"", head)
             body = await _body(reader, head)
-            answer = b""
+            said, reply = b"", None
             try:
-                answer = await self._answer(writer, fault, head, body)
+                said, reply = await self._answer(fault, head, body)
             finally:
-                status = re.match(rb"HTTP/1\.\d (\d+)", answer)
+                status = re.match(rb"HTTP/1\.\d (\d+)", said)
                 mark = re.search(rb"(?i)\r\nx-amz-meta-talklip-write: *(\w+)", head)
                 self.ended.append(
                     Exchange(
@@ -133,39 +137,38 @@ class FaultProxy:
                         mark=mark[1].decode() if mark else "",
                     )
                 )
+            if reply is None:
+                return _reset(writer)
+            writer.write(reply)
+            await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
 
     def _next_fault(self, method: str, target: str) -> Fault | None:
-        fault = next((fault for fault in self.faults if fault.fits(method, target)), None)
-        if fault is not None:
-            fault.times -= 1
-        return fault or (self.chance() if self.chance else None)
+        for fault in self.faults:
+            if fault.fits(method, target) and fault.skip:
+                fault.skip -= 1
+            elif fault.fits(method, target):
+                fault.times -= 1
+                fault.struck += 1
+                return fault
+        return self.chance() if self.chance else None
 
-    async def _answer(self, writer: asyncio.StreamWriter, fault: Fault | None, head: bytes, body: bytes) -> bytes:
-        """Has the request answered, or not, as the fault wants it; returns what the store said."""
+    async def _answer(self, fault: Fault | None, head: bytes, body: bytes) -> tuple[bytes, bytes | None]:
+        """What the store says, and what the client is to hear; None: a reset."""
         kind = fault.kind if fault else ""
         if fault is not None and kind == "refuse":
-            writer.write(_refusal(fault, head.split(b" ", 1)[0]))
-            return b""
+            return b"", _refusal(fault, head.split(b" ", 1)[0])
         if fault is not None and kind in {"hang", "delay"}:
             await asyncio.sleep(fault.seconds)
         if kind in {"reset", "hang"}:
-            _reset(writer)
-            return b""
+            return b"", None
         if kind == "cut_upload":
-            await self._ask(head, body[: len(body) // 2], whole=not body)
-            _reset(writer)
-            return b""
-        answer = await self._ask(head, _flipped(body) if kind == "flip_upload" else body)
-        if kind == "lost_reply":
-            _reset(writer)
-        else:
-            writer.write(_damaged(answer, kind))
-            await writer.drain()
-        return answer
+            return await self._ask(head, body[: len(body) // 2], whole=not body), None
+        said = await self._ask(head, _flipped(body) if kind == "flip_upload" else body)
+        return said, None if kind == "lost_reply" else _damaged(said, kind)
 
     async def _ask(self, head: bytes, body: bytes, *, whole: bool = True) -> bytes:
         address = urlsplit(self.upstream)

@@ -10,7 +10,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import av
@@ -21,6 +21,7 @@ from talklip_ray.storage.commit import Commit, product_uri, read_commit, record_
 from talklip_ray.storage.s3_errors import DamagedError
 from talklip_ray.storage.store import Stat, Store
 from talklip_ray.storage.uri import join
+from tests.faults.proxy import Exchange
 
 EVERY_SECONDS = 0.15
 Wanted = tuple[str, str]
@@ -32,8 +33,8 @@ class Reference:
     """The products of an undisturbed run."""
 
     products: Mapping[Wanted, bytes]
-    requests: int
-    """How many it took the run."""
+    traffic: Sequence[Exchange] = ()
+    """What it took the run."""
     exact: bool = True
     """Whether every other run must make the same bytes; else pixels may differ by 1 of 255."""
 
@@ -52,7 +53,7 @@ class Reference:
 
 def pictures(data: bytes) -> np.ndarray:
     """All frames of a video as they are stored, T x rows x W: luma and below it chroma."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
 
 
@@ -163,8 +164,8 @@ class Reader:
 def frames(data: bytes) -> int:
     """How many frames can be decoded; -1 when it is no video."""
     try:
-        with av.open(io.BytesIO(data)) as container:
-            return sum(1 for _ in container.decode(video=0))
+        with av.open(io.BytesIO(data), "r") as container:
+            return len(list(container.decode(video=0)))
     except av.FFmpegError:
         return -1
 
@@ -172,7 +173,7 @@ def frames(data: bytes) -> int:
 def incomplete(data: bytes) -> str:
     """How a product cannot be played to the end it promises."""
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             promised = container.streams.video[0].frames
     except (av.FFmpegError, IndexError) as error:
         return f"cannot be opened: {error}"

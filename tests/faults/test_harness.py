@@ -11,7 +11,7 @@ from talklip_ray.config import StorageConfig
 from talklip_ray.storage.commit import Commit, parts_uri, product_uri, publish, record_uri
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join, open_store
-from tests.faults.disturbances import KINDS, deck
+from tests.faults.disturbances import KINDS, MOMENTS, deck
 from tests.faults.harness import Harness, Outcome, repeated, table
 from tests.faults.proxy import Exchange
 from tests.faults.reader import Reader, Reference, frames, pictures, verdict
@@ -45,7 +45,7 @@ def store() -> Store:
 
 @pytest.fixture
 def reference(product: Path) -> Reference:
-    return Reference(products={WANTED: product.read_bytes()}, requests=100)
+    return Reference(products={WANTED: product.read_bytes()})
 
 
 def published(store: Store, output: str, product: Path) -> Commit:
@@ -168,6 +168,15 @@ def test_what_was_staged_before_the_second_run_must_not_be_made_by_it():
     traffic = [put("a", "1", 1), put("b", "2", 12), put("b", "3", 14)]
     assert repeated(traffic, [0, 10]) == (1, []), "b came from a worker that outlived its driver"
     assert repeated([*traffic, put("a", "4", 15)], [0, 10])[1] == [put("a", "", 0).target]
+
+
+def test_a_moment_is_one_request_of_its_kind():
+    part = next(one for one in MOMENTS if one.name == "part")
+    traffic = [put("a", "1", 1), replace(put("a", "1", 1), method="GET"), put("b", "2", 2)]
+    assert part.count(traffic) == 2
+    held = part.hold(2)
+    assert (held.kind, held.skip) == ("delay", 1)
+    assert {one.count(traffic) for one in MOMENTS if one.name in {"product", "record", "removal of parts"}} == {0}
 
 
 def test_the_same_seed_deals_the_same_kinds_and_each_as_often_as_any_other():

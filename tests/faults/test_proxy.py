@@ -62,3 +62,14 @@ def test_a_share_of_all_requests_fails_and_the_same_draw_fails_the_same(s3, prox
     assert told[0] == told[1]
     assert {*told[0]} == {"", *Chance(1, random.Random()).kinds}
     assert {one.status for one in proxy.ended if one.fault in {"", "lost_reply"}} == {200}
+
+
+def test_a_fault_lets_so_many_pass_first(s3, proxy):
+    folder = new_folder(s3)
+    store = open_store(StorageConfig(endpoint_url=proxy.endpoint))
+    fault = Fault("refuse", method="PUT", skip=2)
+    proxy.faults.append(fault)
+    for number in range(4):
+        store.write(f"{folder}/{number}", b"x")
+    assert [one.fault for one in proxy.ended if one.method == "PUT"] == ["", "", "refuse", "", ""]
+    assert fault.struck == 1
