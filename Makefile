@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup test check bench demo starter synthesize train-smoke parity fuzz soak clean
+.PHONY: help setup test check bench demo starter synthesize train-smoke parity fuzz faults soak clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -47,6 +47,9 @@ fuzz: setup ## dub damaged and hostile media by the thousand: FILES=N SEED=N
 
 soak: setup ## a two-hour title and two thousand short ones: memory flat, no slowing: MINUTES=N TITLES=N
 	python -m tests.faults.soak --minutes $(or $(MINUTES),120) --titles $(or $(TITLES),2000) $(ARGS)
+
+faults: setup ## dub a small catalog while something goes wrong, again and again: RUNS=N SEED=N
+	python -m tests.faults.harness --runs $(or $(RUNS),100) --seed $(or $(SEED),0) $(ARGS)
 
 parity: setup ## the released code's own numbers, member by member; GOLDEN=DIR SEED_OFFSET=N
 	python -m tests.parity.run $(if $(GOLDEN),--golden "$(GOLDEN)") $(if $(SEED_OFFSET),--seed-offset $(SEED_OFFSET)) $(ARGS)

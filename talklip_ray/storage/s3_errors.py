@@ -39,8 +39,10 @@ _ACCESS = {
     "401": "Check the credentials in the environment or the profile",
     "403": "Check the credentials and their rights here (without s3:ListBucket a missing object is 403)",
 }
-_PASSING = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "BadDigest"}
-_PASSING |= {"RequestTimeoutException", "ThrottlingException", "TooManyRequests", "IncompleteBody", "429"}
+_PASSING = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "429"}
+_PASSING |= {"RequestTimeoutException", "ThrottlingException", "TooManyRequests"}
+# A body that was damaged on its way to the store. botocore, to which these are mistakes of ours, does not repeat them.
+_DAMAGED = {"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
 _NO_CREDENTIALS = (
     *(boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError),
     *(boto.ProfileNotFound, boto.TokenRetrievalError, boto.SSOError, boto.NoAuthTokenError),
@@ -117,6 +119,8 @@ def _by_code(uri: str, error: boto.ClientError) -> TalklipError:
         return PreconditionFailedError(uri, "must be the version that was expected, found another writer's")
     if code in _CONFLICT:
         return TryAgainError(uri, "must have one writer at a time, found two in conflict. Try again")
+    if code in _DAMAGED:
+        return TryAgainError(uri, f"must arrive whole, refused with {code}. Try again")
     if code in _MISSING or (status == 404 and not code):
         return NotFoundError(uri, "must exist, found no such object, or no such bucket. Check the URI")
     if code in _FULL or status == 507:

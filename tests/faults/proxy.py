@@ -1,22 +1,27 @@
 """A proxy between a client and an object store that goes wrong on demand.
 
 Requests pass unchanged (signatures cover the Host header and stay valid), one a connection. A ``Fault``
-strikes the next ``times`` requests whose method and path it fits:
+strikes the next ``times`` requests whose method and path it fits, or ``Chance`` a share of all of them:
 
     refuse        an error answer (503 SlowDown unless told otherwise), the store never sees the request
     reset         connection reset before the store sees the request
     cut           the answer's body ends after half its bytes
+    cut_upload    the store is sent half the request's body, then both connections end
     lost_reply    the store carries the request out, the answer is a reset
-    hang          no answer at all until the client gives up
+    hang          no answer for ``seconds`` or until the client gives up, then a reset; the store never sees the request
+    delay         everything as it should be, ``seconds`` late
     flip          one byte in the middle of the answer's body is changed
+    flip_upload   one byte in the middle of the request's body is changed
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import struct
 import threading
+import time
 from dataclasses import dataclass, field
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -30,11 +35,44 @@ class Fault:
     match: str = ""
     """Only paths and queries in which this regular expression is found."""
     times: int = 1
+    skip: int = 0
+    """It lets so many pass first."""
     status: int = 503
     code: str = "SlowDown"
+    seconds: float = 3600.0
+    struck: int = 0
+    """So many requests so far."""
 
     def fits(self, method: str, target: str) -> bool:
         return self.times > 0 and self.method in {"", method} and re.search(self.match, target) is not None
+
+
+@dataclass
+class Chance:
+    """Which of all requests go wrong, and how: drawn, one by one as they come."""
+
+    share: float
+    draw: random.Random
+    kinds: tuple[str, ...] = ("refuse", "reset", "cut", "lost_reply")
+
+    def __call__(self) -> Fault | None:
+        return Fault(self.draw.choice(self.kinds)) if self.draw.random() < self.share else None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request that has come to its end."""
+
+    at: float
+    """By time.monotonic()."""
+    method: str
+    target: str
+    fault: str
+    """What struck; "" for nothing."""
+    status: int
+    """What the store answered, whether or not the client heard of it; 0: it was not asked, or did not answer."""
+    mark: str
+    """What storage/s3.py puts on every write of its own: the same when the request is repeated."""
 
 
 @dataclass
@@ -43,10 +81,12 @@ class FaultProxy:
 
     upstream: str
     faults: list[Fault] = field(default_factory=list)
+    chance: Chance | None = None
     seen: list[str] = field(default_factory=list)
     """Method, target and the fault that struck, of every request."""
     heads: list[str] = field(default_factory=list)
     """Request line and headers of each, as they came."""
+    ended: list[Exchange] = field(default_factory=list)
 
     def __enter__(self) -> FaultProxy:
         self._loop = asyncio.new_event_loop()
@@ -78,36 +118,70 @@ class FaultProxy:
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, _ = head.decode("latin-1").split(" ", 2)
             self.heads.append(head.decode("latin-1"))
-            fault = next((fault for fault in self.faults if fault.fits(method, target)), None)
-            if fault is not None:
-                fault.times -= 1
+            fault = self._next_fault(method, target)
             self.seen.append(f"{method} {target} {fault.kind if fault else ''}".rstrip())
             if re.search(rb"(?i)\r\nexpect: 100-continue", head):
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 head = re.sub(rb"(?i)\r\nexpect: 100-continue", b"", head)
             body = await _body(reader, head)
-            if fault is not None and fault.kind == "reset":
+            said, reply = b"", None
+            try:
+                said, reply = await self._answer(fault, head, body)
+            finally:
+                status = re.match(rb"HTTP/1\.\d (\d+)", said)
+                mark = re.search(rb"(?i)\r\nx-amz-meta-talklip-write: *(\w+)", head)
+                self.ended.append(
+                    Exchange(
+                        at=time.monotonic(),
+                        method=method,
+                        target=target,
+                        fault=fault.kind if fault else "",
+                        status=int(status[1]) if status else 0,
+                        mark=mark[1].decode() if mark else "",
+                    )
+                )
+            if reply is None:
                 return _reset(writer)
-            if fault is not None and fault.kind == "refuse":
-                return writer.write(_refusal(fault, method))
-            if fault is not None and fault.kind == "hang":
-                await asyncio.sleep(3600)
-            answer = await self._ask(head, body)
-            if fault is not None and fault.kind == "lost_reply":
-                return _reset(writer)
-            writer.write(_damaged(answer, fault.kind) if fault else answer)
+            writer.write(reply)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
 
-    async def _ask(self, head: bytes, body: bytes) -> bytes:
+    def _next_fault(self, method: str, target: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.fits(method, target) and fault.skip:
+                fault.skip -= 1
+            elif fault.fits(method, target):
+                fault.times -= 1
+                fault.struck += 1
+                return fault
+        return self.chance() if self.chance else None
+
+    async def _answer(self, fault: Fault | None, head: bytes, body: bytes) -> tuple[bytes, bytes | None]:
+        """What the store says, and what the client is to hear; None: a reset."""
+        kind = fault.kind if fault else ""
+        if fault is not None and kind == "refuse":
+            return b"", _refusal(fault, head.split(b" ", 1)[0])
+        if fault is not None and kind in {"hang", "delay"}:
+            await asyncio.sleep(fault.seconds)
+        if kind in {"reset", "hang"}:
+            return b"", None
+        if kind == "cut_upload":
+            return await self._ask(head, body[: len(body) // 2], whole=not body), None
+        said = await self._ask(head, _flipped(body) if kind == "flip_upload" else body)
+        return said, None if kind == "lost_reply" else _damaged(said, kind)
+
+    async def _ask(self, head: bytes, body: bytes, *, whole: bool = True) -> bytes:
         address = urlsplit(self.upstream)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", head)
         writer.write(head[:-2] + b"Connection: close\r\n\r\n" + body)
         try:
+            if not whole:
+                await writer.drain()
+                return b""
             return await reader.read()
         finally:
             writer.close()
@@ -127,18 +201,22 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
             return b"".join(parts)
 
 
-def _refusal(fault: Fault, method: str) -> bytes:
+def _refusal(fault: Fault, method: bytes) -> bytes:
     body = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
     head = f"HTTP/1.1 {fault.status} {fault.code}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + (b"" if method == "HEAD" else body)
+    return head.encode() + (b"" if method == b"HEAD" else body)
 
 
 def _damaged(answer: bytes, kind: str) -> bytes:
     head, blank, body = answer.partition(b"\r\n\r\n")
-    middle = len(body) // 2
     if kind == "cut":
-        return head + blank + body[:middle]
-    return head + blank + body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        return head + blank + body[: len(body) // 2]
+    return head + blank + _flipped(body) if kind == "flip" else answer
+
+
+def _flipped(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
