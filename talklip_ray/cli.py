@@ -199,7 +199,8 @@ def print_summary(summary: Summary) -> None:
         )
     busy = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.stage_seconds.items())
     if busy:
-        out.print(f"busy seconds: {busy}")
+        price = f"; {summary.cost:.2f} {summary.currency}" if summary.cost is not None else ""
+        out.print(f"busy seconds: {busy}{price}")
 
 
 @dub_app.command("plan")

@@ -141,6 +141,8 @@ def _figures(summary: Mapping[str, Any]) -> list[Fields]:
     busy = sum(summary["stage_seconds"].values())
     if busy:
         found.append(("Busy, all workers", duration(busy), ""))
+    if (cost := summary.get("cost")) is not None:
+        found.append(("Cost of that", f"{cost:,.2f}", summary["currency"]))
     return [{"label": label, "value": value, "unit": unit} for label, value, unit in found]
 
 

@@ -77,6 +77,9 @@ class Summary:
     weights_digest: str
     reused_parts: int = 0
     """Encoded segments that an earlier, interrupted run had left."""
+    cost: float | None = None
+    """Of the busy workers, by the price table; None where it is empty."""
+    currency: str = ""
     spilled_bytes: int = 0
     """Written to disk by the object stores of the cluster for want of room, by whomever, while this run went on."""
     adapted: list[dict[str, Any]] = field(default_factory=list)

@@ -21,7 +21,7 @@ from talklip_ray.pipeline.assemble import Done, assemble_title
 from talklip_ray.pipeline.bounds_runner import bound_process, keep_in_bounds, spilled_bytes
 from talklip_ray.pipeline.catalog import Catalog, shards_uri, write_shards
 from talklip_ray.pipeline.dub import Step, dub, work
-from talklip_ray.pipeline.history import Reporter
+from talklip_ray.pipeline.history import Reporter, cost
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.patience import Watch
 from talklip_ray.pipeline.plan import shard_rows
@@ -175,7 +175,8 @@ def dub_catalog(
     for gone in lost:
         ledger.fail(gone)
     store = open_store(run.config.storage)
-    reporter, chunks = Reporter(store, replace(run, config=replace(run.config, pools=pools))), Chunks(store, run)
+    config = replace(run.config, pools=pools)
+    reporter, chunks = Reporter(store, replace(run, config=config)), Chunks(store, run)
     reporter.note(ledger)
     spilled = spilled_bytes()
 
@@ -194,8 +195,12 @@ def dub_catalog(
     ledger.close(deferred=_over(run))
     progress(ledger)
     reporter.note(ledger, last=True)
-    spilled = spilled_bytes() - spilled
-    summary = replace(summarise(run, ledger, time.perf_counter() - started), spilled_bytes=spilled)
+    summary = replace(
+        summarise(run, ledger, time.perf_counter() - started),
+        spilled_bytes=spilled_bytes() - spilled,
+        cost=cost(ledger.stage_seconds, config),
+        currency=config.prices.currency,
+    )
     write_results(store, summary, ledger)
     chunks.clear()
     store.delete_prefix(shards_uri(run.output, run.id))

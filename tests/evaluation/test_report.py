@@ -128,6 +128,11 @@ def test_dead_letters_are_grouped_by_kind_with_what_to_do() -> None:
     assert "worth another try" in words
 
 
+def test_what_a_run_cost_is_said_where_there_are_prices() -> None:
+    assert "Cost of that" not in Page(render_run(summary(row()))).words
+    assert "Cost of that 1,234.50 EUR" in Page(render_run(summary(row(), cost=1234.5, currency="EUR"))).words
+
+
 def test_failed_titles_stand_before_dubbed_ones() -> None:
     words = Page(render_run(summary(row(title="good"), row(title="bad", state="failed", frames=0)))).words
     assert words.index(" bad ") < words.index(" good ")
