@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from talklip_ray.config import DubConfig
+from talklip_ray.pipeline.catalog import titles_text
 from talklip_ray.pipeline.compose import Compose
 from talklip_ray.pipeline.generate import Generate
 from talklip_ray.pipeline.listen import SILENT, Listen
@@ -130,11 +131,11 @@ def dub_elsewhere(made: Made, output: Path, title: Title) -> None:
     code = f"""
         from pathlib import Path
         from talklip_ray.pipeline.one import dub_here
-        from talklip_ray.pipeline.plan import title_of
+        from talklip_ray.pipeline.catalog import titles_of
         from talklip_ray.pipeline.preflight import prepare_run
         from tests.talking import settings
         config = settings(Path({str(made.weights)!r}), plan__segment_seconds="1.1", generate__deterministic="true")
-        dub_here(prepare_run(config, {str(output)!r}), title_of({title_row(title)!r}))
+        dub_here(prepare_run(config, {str(output)!r}), next(titles_of({titles_text([title])!r})))
     """
     given = os.environ | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=given, capture_output=True, text=True)
