@@ -10,8 +10,9 @@ import torch
 from talklip_ray.errors import WeightsError
 from talklip_ray.models.checkpoints import Header, read_header, save_network
 from talklip_ray.models.talklip import small
+from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.generate import KEPT, Generate
-from talklip_ray.pipeline.ledger import State
+from talklip_ray.pipeline.ledger import Ledger, State
 from talklip_ray.pipeline.listen import Listen
 from talklip_ray.pipeline.locate import Locate
 from talklip_ray.pipeline.one import dub_here
@@ -90,7 +91,7 @@ def test_records_and_summary_say_whose_weights_and_reruns_know_them(made, own, t
         summary = dub_here(run, title)
         assert not summary.failures
         assert dub_here(run, title).rows[0]["state"] == State.SKIPPED
-        write_results(store, summary)
+        write_results(store, summary, Ledger(Catalog.of([title])))
         kept[name] = summary, read_commit(store, out, "title", "und")
     (plain_summary, plain), (own_summary, mine), (failed_summary, failed) = kept.values()
     assert (plain.adapted, plain_summary.adapted) == ({}, [])
