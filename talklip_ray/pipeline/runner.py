@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import RayError
 
 from talklip_ray.config import Pools
 from talklip_ray.errors import ConfigError
@@ -32,6 +33,8 @@ from talklip_ray.pipeline.scratch import sweep_scratch
 from talklip_ray.pipeline.sizing import check_fit, fitted
 from talklip_ray.records import Failure, Part, Row
 from talklip_ray.storage.uri import open_store
+
+log = logging.getLogger(__name__)
 
 ROUNDS = 2
 """What never came back is begun once more: a planner that dies may find less to plan when it is run again, and Ray
@@ -88,6 +91,7 @@ def build(run: Run, shards: Sequence[str], pools: Pools) -> Dataset:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # their advice is for code that chose its batch sizes by guess
+    context.max_errored_blocks = -1  # a worker that cannot even start a thread for Ray loses its rows, not the run
     keep_in_bounds(context, run.config.bounds)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -188,8 +192,8 @@ def dub_catalog(
         return not (_hopeless(run, ledger, len(catalog)) or _over(run))
 
     with reporter:
-        for _ in range(ROUNDS):
-            if not _dub_pending(run, ledger, pools, heard):
+        for number in range(ROUNDS):
+            if not _dub_pending(run, ledger, pools, heard, last=number == ROUNDS - 1):
                 break
             ledger.again()
     ledger.close(deferred=_over(run))
@@ -207,8 +211,8 @@ def dub_catalog(
     return summary
 
 
-def _dub_pending(run: Run, ledger: Ledger, pools: Pools, heard: Callable[[], bool]) -> bool:
-    """Everything that nothing is known of goes through the stages; whether some of it never came back and may again."""
+def _dub_pending(run: Run, ledger: Ledger, pools: Pools, heard: Callable[[], bool], *, last: bool) -> bool:
+    """Everything that nothing is known of goes through the stages; whether what never came back may be begun again."""
     folder = shards_uri(run.output, run.id)
     store = open_store(run.config.storage)
     pending = ledger.catalog.ordered(pending=True)
@@ -217,13 +221,18 @@ def _dub_pending(run: Run, ledger: Ledger, pools: Pools, heard: Callable[[], boo
         return False
     assembly = Assembly(run, pools)
     goes_on = True
-    for batch in build(run, shards, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in cast(pa.Table, batch).to_pylist():
-            for parts in ledger.take(row):
-                assembly.submit(parts)
-        assembly.collect(ledger, wait=False)
-        if not (goes_on := heard()):
-            break
+    try:
+        for batch in build(run, shards, pools).iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in cast(pa.Table, batch).to_pylist():
+                for parts in ledger.take(row):
+                    assembly.submit(parts)
+            assembly.collect(ledger, wait=False)
+            if not (goes_on := heard()):
+                break
+    except RayError:  # its own: what goes wrong in a stage is a row
+        if last:
+            raise
+        log.exception("the pipeline broke; what did not come back is begun once more")
     assembly.collect(ledger, wait=True)
     return goes_on
 

@@ -129,3 +129,24 @@ def test_a_catalog_in_shards_begins_with_what_is_new_and_once_more_with_what_nev
     assert [len(shards) for shards in calls] == [3, 1]
     left = {stat.uri.rsplit("/", 1)[-1] for stat in store.list(join(folder, "out", "_talklip", "runs", run.id))}
     assert left == {"progress.json", "started.json", "results.parquet", "dead_letters.jsonl", "summary.json"}
+
+
+@pytest.mark.parametrize("where", ["plan", "generate"])
+def test_a_worker_that_fails_outside_of_its_stage_costs_no_title(cluster, catalog, made, monkeypatch, tmp_path, where):
+    """As where the machine has no thread or memory left for Ray's own part of a worker."""
+    store, folder = catalog
+    failed = tmp_path / "failed"
+
+    class Failing(runner.Worker):
+        def __call__(self, columns):
+            if self.stage.name == where and not failed.exists():
+                failed.touch()
+                raise RuntimeError("can't start new thread")
+            yield from super().__call__(columns)
+
+    monkeypatch.setattr(runner, "Worker", Failing)
+    row = {"id": "t", "video": "video.mp4", "dubs": [{"language": "fr", "audio": "fr.wav"}]}
+    store.write(join(folder, "manifest.jsonl"), json.dumps(row).encode())
+    summary = dub(store, folder, made)
+    assert failed.exists()
+    assert (summary.counts["done"], summary.exit_code) == (1, 0)
