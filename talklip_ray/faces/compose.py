@@ -32,23 +32,36 @@ MOST_GAIN = 1.5
 
 
 def blend(
-    crop_hwC: NDArray[np.uint8], patch_SSC: NDArray[np.uint8], *, feather: float
+    crop_hwC: NDArray[np.uint8],
+    patch_SSC: NDArray[np.uint8],
+    *,
+    feather: float,
+    small_SSC: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The patch at the size of the picture's region ``crop_hwC``, in its colours, and how much of it to take.
 
     Both are RGB. Returns rgb_hwC uint8 and alpha_hw float32 from 0 to 1, exactly 0 along the border of the box.
-    ``feather`` is the width of the mask's soft edge as a share of the box's side.
+    ``feather`` is the width of the mask's soft edge as a share of the box's side. ``small_SSC``: the crop made
+    ``small``, where the caller has it already.
     """
     height, width = crop_hwC.shape[:2]
-    matched_SSC = _matched(patch_SSC, _scaled(crop_hwC, patch_SSC.shape[1], patch_SSC.shape[0]), feather)
+    target_SSC = small(crop_hwC, len(patch_SSC)) if small_SSC is None else small_SSC
+    matched_SSC = _matched(patch_SSC, target_SSC, feather)
     return _scaled(matched_SSC, width, height), mask(height, width, feather)
 
 
+def small(crop_hwC: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The picture's region at the size of a patch, where their colours are compared."""
+    return _scaled(crop_hwC, side, side)
+
+
+@lru_cache(maxsize=4)
 def mask(height: int, width: int, feather: float) -> NDArray[np.float32]:
-    """Alpha of the lower face for a box of this size."""
+    """Alpha of the lower face for a box of this size; not to be written to."""
     alpha_hw = np.asarray(cv2.resize(_canvas(feather), (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     alpha_hw[[0, -1]] = 0.0
     alpha_hw[:, [0, -1]] = 0.0
+    alpha_hw.flags.writeable = False
     return alpha_hw
 
 

@@ -6,7 +6,8 @@ what is not repainted is bit-exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, cast
 
@@ -126,6 +127,8 @@ class Picture:
             color_tags(frame).range == color.FULL_RANGE,
             10 if name.endswith("10le") else 8,
         )
+        self._taken: tuple[IntBox, npt.NDArray[np.uint8]] | None = None
+        """The stored box that was last taken out in RGB, and what was in it: who crops will paste there."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -157,6 +160,7 @@ class Picture:
         twin.pts = self.pts
         for target, plane in zip(twin.planes(), self.planes(), strict=True):
             target[:] = plane
+        twin._taken = self._taken
         return twin
 
     def thumbnail(self, long_side: int) -> npt.NDArray[np.uint8]:
@@ -171,7 +175,25 @@ class Picture:
     def crop(self, box_4: Sequence[int]) -> npt.NDArray[np.uint8]:
         """A region upright, RGB uint8 [y1-y0, x1-x0, 3]."""
         rgb = self._region_rgb(self._stored(box_4))
-        return np.ascontiguousarray(geometry.upright(rgb, self.rotation))
+        return np.array(geometry.upright(rgb, self.rotation), order="C")
+
+    @contextmanager
+    def pasted(self, box_4: Sequence[int], rgb_hwC: npt.NDArray[np.uint8], alpha_hw: Array) -> Iterator[Picture]:
+        """This picture with something pasted, for as long as the block lasts; then every bit is as it was. So one
+        copy of a frame serves several languages. What an encoder still holds of it does not change.
+        """
+        box = self._stored(box_4)
+        taken = box, self._region_rgb(box)
+        places = [_place(self._chroma_box(box) if number else box) for number in range(3)]
+        before = [plane[place].copy() for plane, place in zip(self.planes(), places, strict=True)]
+        self.paste(box_4, rgb_hwC, alpha_hw)
+        try:
+            yield self
+        finally:
+            self._frame.make_writable()
+            for plane, place, old in zip(self.planes(), places, before, strict=True):
+                plane[place] = old
+            self._taken = taken
 
     def paste(self, box_4: Sequence[int], rgb_hwC: npt.NDArray[np.uint8], alpha_hw: Array) -> None:
         """Blend an upright RGB region in place. ``alpha_hw`` from 0 to 1; where it is 0 luma keeps its bits,
@@ -185,15 +207,21 @@ class Picture:
         alpha = np.ascontiguousarray(geometry.as_stored(alpha_hw, self.rotation), np.float32)
         if rgb.shape[:2] != (box[3] - box[1], box[2] - box[0]) or rgb.shape[:2] != alpha.shape:
             raise ValueError(f"rgb {rgb_hwC.shape} and alpha {alpha_hw.shape} must fit box {list(box_4)}")
-        change = rgb.astype(np.float32) - self._region_rgb(box)
+        rows, columns = (np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0))
+        if not len(rows):
+            return
+        inner = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        change = rgb[inner].astype(np.float32) - self._region_rgb(box)[inner]
+        box = (box[0] + inner[1].start, box[1] + inner[0].start, box[0] + inner[1].stop, box[1] + inner[0].stop)
         parts = cv2.split(cv2.transform(change, color.difference_matrix(self._scheme)))
-        luma, *chroma = (np.asarray(part) * alpha for part in parts)
+        luma, *chroma = (np.asarray(part) * alpha[inner] for part in parts)
         self._frame.make_writable()
+        self._taken = None
         y, *coarse_planes = self.planes()
-        _add(y[box[1] : box[3], box[0] : box[2]], luma, self._scheme.depth)
+        _add(y[_place(box)], luma, self._scheme.depth)
         for plane, part in zip(coarse_planes, chroma, strict=True):
-            (x0, y0, x1, y1), mean = self._coarse(box, part)
-            _add(plane[y0:y1, x0:x1], mean, self._scheme.depth)
+            area, mean = self._coarse(box, part)
+            _add(plane[_place(area)], mean, self._scheme.depth)
 
     def _stored(self, box_4: Sequence[int]) -> IntBox:
         x0, y0, x1, y1 = (int(v) for v in box_4)
@@ -203,18 +231,26 @@ class Picture:
         return geometry.stored_box((x0, y0, x1, y1), self._frame.width, self._frame.height, self.rotation)
 
     def _region_rgb(self, box: IntBox) -> npt.NDArray[np.uint8]:
-        y, cb, cr = self.planes()
-        x0, y0, x1, y1 = box
-        fine = [
-            _spread(plane, np.arange(x0, x1) >> self._across, np.arange(y0, y1) >> self._down) for plane in (cb, cr)
-        ]
-        return color.to_rgb(np.ascontiguousarray(y[y0:y1, x0:x1]), fine[0], fine[1], self._scheme)
+        """A region as it is stored, in RGB; not to be written to."""
+        if self._taken is None or self._taken[0] != box:
+            y, cb, cr = self.planes()
+            x0, y0, x1, y1 = box
+            fine = [
+                _spread(plane, np.arange(x0, x1) >> self._across, np.arange(y0, y1) >> self._down) for plane in (cb, cr)
+            ]
+            self._taken = box, color.to_rgb(np.ascontiguousarray(y[y0:y1, x0:x1]), fine[0], fine[1], self._scheme)
+        return self._taken[1]
+
+    def _chroma_box(self, box: IntBox) -> IntBox:
+        """The chroma samples a box touches."""
+        across, down = 1 << self._across, 1 << self._down
+        return box[0] // across, box[1] // down, -(-box[2] // across), -(-box[3] // down)
 
     def _coarse(self, box: IntBox, change_hw: Array) -> tuple[IntBox, Array]:
         """The chroma samples a box touches, and the mean change over the pixels of each."""
         x0, y0, x1, y1 = box
         across, down = 1 << self._across, 1 << self._down
-        area = (x0 // across, y0 // down, -(-x1 // across), -(-y1 // down))
+        area = self._chroma_box(box)
         top, left = y0 - area[1] * down, x0 - area[0] * across
         padded = np.zeros(((area[3] - area[1]) * down, (area[2] - area[0]) * across), np.float32)
         padded[top : top + y1 - y0, left : left + x1 - x0] = change_hw
@@ -226,6 +262,10 @@ class Picture:
         self._frame.pts, self._frame.time_base = pts, time_base
         self._frame.pict_type = PictureType.NONE
         return self._frame
+
+
+def _place(box: IntBox) -> tuple[slice, slice]:
+    return slice(box[1], box[3]), slice(box[0], box[2])
 
 
 def _spread(plane: Array, columns: Array, rows: Array) -> Array:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from talklip_ray.faces.compose import blend
+import numpy as np
+from numpy.typing import NDArray
+
+from talklip_ray.faces.compose import blend, small
 from talklip_ray.media.color import ColorTags
 from talklip_ray.media.picture import Picture
 from talklip_ray.media.reading import read_pictures, read_pictures_backwards
@@ -73,29 +76,22 @@ class Compose:
                 where=segment.video,
             )
             for picture in pictures:
+                face: _Face | None = None
                 for lane, (p, placement) in enumerate(lanes):
                     if picture.index not in segment.frames(placement):
                         continue
-                    shown, verdict = self._repainted(row, p, segment, picture)
-                    writers[lane].write(shown, segment.out_pts(placement, picture.index))
+                    at, pts = picture.index - segment.start, segment.out_pts(placement, picture.index)
+                    verdict = _verdict(row, p, at)
                     verdicts[lane][verdict.name.lower()] += 1
+                    if verdict is not Verdict.FACE:
+                        writers[lane].write(picture, pts)
+                        continue
+                    face = face or _Face(picture, row["boxes_T4"][at].tolist(), row["patches_PTSSC"].shape[2])
+                    with face.repainted(row["patches_PTSSC"][p][at], self.config.feather) as shown:
+                        writers[lane].write(shown, pts)
         for (p, placement), counts in zip(lanes, verdicts, strict=True):
             path = folder / f"{p}.nut"
             yield stage_part(self.store, self.run.output, segment, placement, path, counts)
-
-    def _repainted(self, row: Row, p: int, segment: Segment, picture: Picture) -> tuple[Picture, Verdict]:
-        """The frame with its patch, or the frame as it is and why."""
-        at = picture.index - segment.start
-        verdict = Verdict(int(row["verdicts_T"][at]))
-        if verdict is Verdict.FACE and row["steps_PT"][p][at] == SILENT:
-            verdict = Verdict.NO_AUDIO
-        if verdict is not Verdict.FACE:
-            return picture, verdict
-        box_4 = row["boxes_T4"][at].tolist()
-        rgb_hwC, alpha_hw = blend(picture.crop(box_4), row["patches_PTSSC"][p][at], feather=self.config.feather)
-        shown = picture.copy()
-        shown.paste(box_4, rgb_hwC, alpha_hw)
-        return shown, verdict
 
     def _writer(self, segment: Segment, path: Path) -> PartWriter:
         form = segment.format
@@ -111,6 +107,30 @@ class Compose:
             crf=self.config.crf,
             preset=self.config.preset,
         )
+
+
+class _Face:
+    """A picture's face, taken out once to be repainted in each language."""
+
+    def __init__(self, picture: Picture, box_4: list[int], side: int) -> None:
+        self.box_4 = box_4
+        self.crop_hwC = picture.crop(box_4)
+        self.small_SSC = small(self.crop_hwC, side)
+        self.canvas = picture.copy()
+
+    @contextmanager
+    def repainted(self, patch_SSC: NDArray[np.uint8], feather: float) -> Iterator[Picture]:
+        """The picture with a patch in it, to be encoded before the next one is asked for."""
+        rgb_hwC, alpha_hw = blend(self.crop_hwC, patch_SSC, feather=feather, small_SSC=self.small_SSC)
+        with self.canvas.pasted(self.box_4, rgb_hwC, alpha_hw) as shown:
+            yield shown
+
+
+def _verdict(row: Row, p: int, at: int) -> Verdict:
+    """What becomes of a frame in placement ``p``: repainted, or left as it is and why."""
+    verdict = Verdict(int(row["verdicts_T"][at]))
+    silent = verdict is Verdict.FACE and row["steps_PT"][p][at] == SILENT
+    return Verdict.NO_AUDIO if silent else verdict
 
 
 def _news(row: Row) -> Row:

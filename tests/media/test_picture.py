@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
+import av.filter
 import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
@@ -142,6 +143,62 @@ def test_a_copy_takes_a_paste_and_the_original_does_not_see_it() -> None:
     assert (twin.index, twin.pts) == (3, 7)
     assert all(np.array_equal(a, b) for a, b in zip(before, one.planes(), strict=True))
     assert not np.array_equal(before[0], twin.planes()[0])
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("pix_fmt", FORMATS)
+def test_several_pastes_in_turn_are_each_as_on_a_copy_and_leave_every_bit(pix_fmt: str, rotation: int) -> None:
+    one = picture(pix_fmt, rotation, wild(pix_fmt))
+    before, box = copies(one), (11, 13, 44, 60)
+    alpha = np.zeros((47, 33), np.float32)
+    alpha[9:40, 5:30] = 0.7
+    for color in ((250, 0, 0), (0, 90, 255)):
+        patch = np.full((47, 33, 3), color, np.uint8)
+        twin = one.copy()
+        twin.paste(box, patch, alpha)
+        with one.pasted(box, patch, alpha) as shown:
+            assert shown is one
+            assert all(np.array_equal(a, b) for a, b in zip(one.planes(), twin.planes(), strict=True))
+            assert np.array_equal(one.crop(box), twin.crop(box))
+        assert all(np.array_equal(a, b) for a, b in zip(before, one.planes(), strict=True))
+    assert np.array_equal(one.crop(box), picture(pix_fmt, rotation, wild(pix_fmt)).crop(box))
+
+
+def test_who_holds_a_picture_while_something_is_pasted_keeps_what_was_shown() -> None:
+    """As an encoder may."""
+    one = picture()
+    black, alpha = np.zeros((37, 37, 3), np.uint8), np.ones((37, 37), np.float32)
+    graph = av.filter.Graph()
+    graph.link_nodes(graph.add_buffer(width=96, height=64, format="yuv420p", time_base=Fraction(1, 25)),
+                     graph.add("buffersink")).configure()  # fmt: skip
+    with one.pasted(BOX, black, alpha) as shown:
+        planes = copies(shown)
+        graph.push(shown.frame_for_encoder(0, Fraction(1, 25)))
+    held = Picture(graph.pull(), index=0)
+    assert all(np.array_equal(a, b) for a, b in zip(planes, held.planes(), strict=True))
+    assert not np.array_equal(one.planes()[0], held.planes()[0])
+
+
+def test_a_paste_that_could_not_be_used_is_taken_back_too() -> None:
+    one = picture()
+    before = copies(one)
+    with pytest.raises(OSError, match="full"), one.pasted(BOX, np.zeros((37, 37, 3), np.uint8), np.ones((37, 37))):
+        raise OSError("full")
+    assert all(np.array_equal(a, b) for a, b in zip(before, one.planes(), strict=True))
+
+
+def test_each_box_has_its_own_crop() -> None:
+    one, whole = picture(), picture().crop((0, 0, 96, 64))
+    for x0, y0, x1, y1 in [BOX, (20, 13, 57, 50), BOX]:
+        np.testing.assert_array_equal(one.crop((x0, y0, x1, y1)), whole[y0:y1, x0:x1])
+
+
+def test_writing_to_a_crop_changes_nothing_else() -> None:
+    one = picture()
+    crop = one.crop(BOX)
+    wanted = crop.copy()
+    crop[:] = 0
+    assert np.array_equal(one.crop(BOX), wanted)
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, 0, 97, 5), (5, 5, 5, 9), (0, 60, 4, 65)])

@@ -1,4 +1,4 @@
-"""The network's share of the work: what the languages of a title share, what goes into a batch, and equal bytes."""
+"""What the languages of a title share, what goes into a batch of the network, and products of equal bytes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from talklip_ray.config import DubConfig
+from talklip_ray.media.picture import Picture
 from talklip_ray.pipeline.catalog import titles_text
 from talklip_ray.pipeline.compose import Compose
 from talklip_ray.pipeline.generate import Generate
@@ -120,6 +123,27 @@ def test_what_makes_a_batch_depends_on_neither_neighbours_nor_other_languages(
         assert (at_once == one_by_one) is deterministic
         alone = painted_from(generate, [heard(run, only(title, "en"))])
         assert (set(alone) <= set(at_once)) is deterministic
+
+
+def test_a_frame_is_decoded_and_copied_once_for_all_languages(
+    run: Run, title: Title, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+    for name in ("copy", "__init__"):
+        monkeypatch.setattr(Picture, name, counting(getattr(Picture, name), calls, name))
+    for row in list(Generate(run)(heard(run, title))):
+        says_T = ((row["steps_PT"] != SILENT) & (row["verdicts_T"] == Verdict.FACE)).any(axis=0)
+        calls.clear()
+        list(Compose(run)([row]))
+        assert calls == {"__init__": len(says_T) + int(says_T.sum()), "copy": int(says_T.sum())}
+
+
+def counting(method: Callable[..., Any], calls: Counter[str], name: str) -> Callable[..., Any]:
+    def counted(*given: Any, **named: Any) -> Any:
+        calls[name] += 1
+        return method(*given, **named)
+
+    return counted
 
 
 def products(output: Path) -> dict[str, str]:
