@@ -5,13 +5,14 @@ Pictures are copied, never encoded again. Safe to repeat: the product is replace
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talklip_ray import __version__
-from talklip_ray.errors import FullError, MediaError, NotFoundError, TransientStoreError
+from talklip_ray.errors import FullError, MediaError, NotFoundError, StoreError, TransientStoreError
 from talklip_ray.media.assembling import assemble
 from talklip_ray.media.sound import Sound
 from talklip_ray.pipeline.patience import trying
@@ -19,7 +20,10 @@ from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.scratch import scratch
 from talklip_ray.records import Part
 from talklip_ray.storage.commit import Commit, is_done, parts_uri, product_uri, publish, read_commit
+from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,8 +107,16 @@ def _assemble(run: Run, parts: Sequence[Part]) -> Done:
             adapted=run.adapted[one.title].noted() if one.title in run.adapted else {},
         )
         commit = publish(store, run.output, product, commit)
-    store.delete_prefix(parts_uri(run.output, commit.fingerprint, one.title, one.placement.language))
+    take_away(run, store, parts_uri(run.output, commit.fingerprint, one.title, one.placement.language))
     return _done(run, one, commit, time.perf_counter() - started)
+
+
+def take_away(run: Run, store: Store, parts: str) -> None:
+    """Removes staged parts whose product is published. It stays published where they cannot be removed."""
+    try:
+        trying(run.config.faults)(store.delete_prefix, parts)
+    except StoreError:
+        log.exception("%s could not be removed; `talklip gc` will", parts)
 
 
 def _check_room(run: Run, parts: Sequence[Part]) -> None:

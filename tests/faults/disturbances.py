@@ -106,7 +106,8 @@ def kill_worker(scene: Scene, draw: random.Random) -> None:
 
 def kill_node(scene: Scene, draw: random.Random) -> None:
     """A spot instance is gone; some time later there is another."""
-    node = draw.choice(scene.cluster.nodes)
+    nodes = scene.cluster.nodes
+    node = draw.choice([node for node in nodes if node.workers()] or nodes)  # without any it would be missed by nobody
     scene.note(f"node {node.address} with {len(node.workers())} workers")
     scene.cluster.kill(node)
     time.sleep(draw.uniform(0, 5))

@@ -147,6 +147,9 @@ class Harness:
             self._settle(outcome)
             time.sleep(0.5)  # a last look
         outcome.partial = reader.violations
+        if rate:
+            struck = sum(bool(one.fault) for one in proxy.ended[before:])
+            outcome.notes.append(f"{struck} of {len(proxy.ended) - before} requests")
         self._judge(outcome, output, reference, proxy.ended[before:], began)
         outcome.seconds = time.monotonic() - started
         self._keep(outcome, log, proxy.ended[before:])

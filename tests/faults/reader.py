@@ -18,7 +18,7 @@ import numpy as np
 
 from talklip_ray.errors import NotFoundError, TransientStoreError
 from talklip_ray.storage.commit import Commit, product_uri, read_commit, record_uri
-from talklip_ray.storage.s3_errors import DamagedError
+from talklip_ray.storage.retries import DamagedError
 from talklip_ray.storage.store import Stat, Store
 from talklip_ray.storage.uri import join
 from tests.faults.proxy import Exchange
@@ -206,6 +206,6 @@ def verdict(store: Store, output: str, reference: Reference) -> Verdict:
         if not commit.describes(there[product]):
             other.append(f"the record of {'/'.join(wanted)} does not describe its product")
     known = {make(output, *wanted) for wanted in reference.products for make in (product_uri, record_uri)}
-    kept = join(output, "_talklip", "runs") + "/"
+    kept = tuple(join(output, "_talklip", name) + "/" for name in ("runs", "faces"))
     other += [f"{uri[len(output) :]} is left" for uri in there if uri not in known and not uri.startswith(kept)]
     return Verdict(lost=tuple(lost), differing=tuple(differing), other=tuple(other))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from talklip_ray.config import Pools, StorageConfig
-from talklip_ray.errors import ConfigError, TransientStoreError
-from talklip_ray.pipeline.assemble import assemble_title
+from talklip_ray.errors import AccessError, ConfigError, TransientStoreError
+from talklip_ray.pipeline.assemble import assemble_title, take_away
 from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.dub import dub, work
 from talklip_ray.pipeline.ledger import Ledger
@@ -144,6 +144,32 @@ def test_a_part_that_is_gone_without_a_product_may_be_tried_again(made, tmp_path
     STORE.delete(parts[0].uri)
     with pytest.raises(TransientStoreError, match="a staged part must stay until its title is done"):
         assemble_title(run, parts)
+
+
+class Refusing:
+    """A store that removes nothing, for a while or for ever."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.removed: list[str] = []
+
+    def delete_prefix(self, uri: str) -> int:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.removed.append(uri)
+        return 1
+
+
+def test_parts_that_cannot_be_removed_do_not_undo_their_product(made, tmp_path, caplog) -> None:
+    run = run_of(made, tmp_path, faults__attempts="3", faults__pause_seconds="0")
+    passing = Refusing(*[TransientStoreError("s3://b/parts", "throttled")] * 2)
+    take_away(run, passing, "s3://b/parts")
+    assert (passing.removed, caplog.records) == (["s3://b/parts"], [])
+    for error in (TransientStoreError("s3://b/parts", "throttled"), AccessError("s3://b/parts", "not allowed")):
+        never = Refusing(*[error] * 5)
+        take_away(run, never, "s3://b/parts")
+        assert never.removed == []
+        assert "talklip gc" in caplog.records.pop().getMessage()
 
 
 def test_near_its_deadline_a_run_begins_nothing_and_says_so(made, tmp_path) -> None:
