@@ -47,7 +47,7 @@ STAGES = ("plan", "locate", "listen", "generate", "compose", "assemble")
 Spent = dict[str, float]
 """Core-seconds by stage."""
 
-out = Console()
+out = Console(width=max(Console().width, 120))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,7 +189,7 @@ def show(clip: dict[str, Any]) -> None:
         table.add_row(str(count), *_figures(spent), f"{found['ratio']:.2f}", f"{found['bound']:.2f}")
     for name, spent in clip["added_later"].items():
         table.add_row(f"1 added later, {name.replace('_', ' ')}", *_figures(spent), "", "")
-    out.print(table, width=max(out.width, 120))
+    out.print(table)
 
 
 def _figures(spent: Spent) -> list[str]:
