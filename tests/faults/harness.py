@@ -288,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=KINDS, default="", help="this kind of fault alone")
-    parser.add_argument("--only-run", type=int, help="the run of this number alone")
+    parser.add_argument("--only-run", type=int, nargs="+", help="the runs of these numbers alone")
     parser.add_argument("--rate", type=float, default=0.0, help="share of all requests that fail, throughout")
     parser.add_argument("--log", type=Path, default=Path("build/faults"), help="folder for what runs said")
     args = parser.parse_args(argv)
@@ -303,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Harness(Path(made), args.seed, log).ready() as site,
     ):
         for number, kind in enumerate(kinds):
-            if args.only_run in {None, number}:
+            if args.only_run is None or number in args.only_run:
                 outcomes.append(one := _attempted(site, number, kind, args.rate))
                 out.print(_line(one), markup=False, highlight=False, soft_wrap=True)
     out.print(table(outcomes))
