@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -92,6 +93,8 @@ def build(run: Run, shards: Sequence[str], pools: Pools) -> Dataset:
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # their advice is for code that chose its batch sizes by guess
     context.max_errored_blocks = -1  # a worker that cannot even start a thread for Ray loses its rows, not the run
+    # Said where all that was planned got lost, which is told otherwise, and mended.
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
     keep_in_bounds(context, run.config.bounds)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
