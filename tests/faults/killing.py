@@ -7,12 +7,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 
 from talklip_ray.errors import NotFoundError
 from talklip_ray.storage.store import Store
+from tests.faults.processes import command_of, descendants
 
 REGISTER = "checkpoint_manager_snapshot.json"
 """Where Ray Train notes the checkpoints that are whole, in the run's folder."""
@@ -40,24 +39,4 @@ def kill_a_worker(root: int, due: Callable[[], object], draw: random.Random | No
 
 
 def workers(root: int) -> list[int]:
-    return [pid for pid in descendants(root) if b"RayTrainWorker" in _command(pid)]
-
-
-def descendants(root: int) -> Iterator[int]:
-    """Children may come and go meanwhile."""
-    with suppress(OSError):
-        children = [
-            int(child)
-            for task in Path(f"/proc/{root}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-        for child in children:
-            yield child
-            yield from descendants(child)
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    return [pid for pid in descendants(root) if "RayTrainWorker" in command_of(pid)]

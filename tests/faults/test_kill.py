@@ -16,6 +16,7 @@ import pytest
 from talklip_ray.config import StorageConfig
 from talklip_ray.storage.commit import read_commit
 from talklip_ray.storage.uri import open_store
+from tests.faults.processes import command_of, descendants
 from tests.talking import random_weights, rgb_frames, small_clip, small_dub
 
 STAGED = "_talklip/parts/*/*/*/*.nut"
@@ -69,7 +70,7 @@ def test_a_run_whose_cluster_dies_goes_on_where_it_stopped(tmp_path):
     while len(list(output.glob(STAGED))) < 3:
         assert first.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
-    for pid in [first.pid, *_descendants(first.pid)]:
+    for pid in [first.pid, *descendants(first.pid)]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     first.wait()
@@ -96,27 +97,9 @@ def _kill_one(driver: int, output: Path, killed: list[int]) -> None:
         time.sleep(0.05)
         if not list(output.glob(STAGED)):
             continue
-        for pid in _descendants(driver):
-            try:
-                name = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
+        for pid in descendants(driver):
+            name = command_of(pid)
             if "MapWorker" in name or ("Worker" in name and "MapBatches" in name):
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
                 return
-
-
-def _descendants(root: int) -> list[int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(fields[1])
-    found = [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found[1:]

@@ -43,7 +43,8 @@ from talklip_ray.training.recipes import smoke
 from talklip_ray.training.runner import Job, train
 from talklip_ray.training.shards import Origin, write_shard
 from talklip_ray.training.watching import Report
-from tests.faults.killing import descendants, kill_a_worker, registered, workers
+from tests.faults.killing import kill_a_worker, registered, workers
+from tests.faults.processes import descendants
 from tests.training import tiny
 from tests.training.conftest import make_piece
 
