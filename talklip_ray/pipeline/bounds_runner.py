@@ -45,7 +45,8 @@ class ShortQueues(BackpressurePolicy):
         waiting = self._topology[op].total_enqueued_output_blocks()
         for after in op.output_dependencies:
             waiting = max(waiting, self._topology[after].total_enqueued_input_blocks())
-        return 0 if waiting >= WAITING else None
+        # No more than there is room for: without a limit, one look reads all that a stage makes meanwhile.
+        return int(max(0, WAITING - waiting) * max(1.0, op.metrics.average_bytes_per_output or 0.0))
 
 
 def keep_in_bounds(context: DataContext, bounds: BoundsConfig) -> None:
