@@ -28,7 +28,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.clip import talking_clip
-from benchmarks.machine import describe, save
+from benchmarks.machine import describe, own_bytes, save
 from talklip_ray.config import load
 from talklip_ray.pipeline.plan import fingerprint_of
 from talklip_ray.pipeline.preflight import prepare_run
@@ -36,6 +36,7 @@ from talklip_ray.records import Dub, Title
 from talklip_ray.storage.commit import Commit, product_name, record_name
 from talklip_ray.storage.embedded import EmbeddedS3
 from talklip_ray.storage.uri import open_store
+from tests.elsewhere import no_cluster
 
 LANGUAGE, LANES = "fr", 16
 PRODUCT = b"stands for a film"
@@ -130,9 +131,8 @@ def measure(bucket: str, minutes: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "talklip_ray.cli", "dub", "run", f"{bucket}/manifest.jsonl", "-o", f"{bucket}/out"]
     for key, value in SETTINGS.items():
         command += ["--set", f"{key}={value}"]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     started = time.monotonic()
-    run = subprocess.Popen(command, env=environment, start_new_session=True)
+    run = subprocess.Popen(command, env=no_cluster(), start_new_session=True)
     first: float | None = None
     memory: list[tuple[float, int]] = []
     try:
@@ -140,7 +140,7 @@ def measure(bucket: str, minutes: float) -> dict[str, Any]:
             if first is None and next(iter(store.list(f"{bucket}/out/_talklip/parts")), None):
                 first = now
                 out.print(f"first segment after {now:.1f} s")
-            memory.append((now, _own_bytes(run.pid)))
+            memory.append((now, own_bytes(run.pid)))
             time.sleep(0.5)
     finally:
         with suppress(ProcessLookupError):
@@ -159,15 +159,6 @@ def measure(bucket: str, minutes: float) -> dict[str, Any]:
             "at_end": memory[-1][1] >> 20,
         },
     }
-
-
-def _own_bytes(pid: int) -> int:
-    """What the process holds for itself: not the pages of shared memory it has looked at."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) << 10
-    return 0
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from talklip_ray.pipeline.dub import Step
 from talklip_ray.pipeline.preflight import one_title, prepare_run
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import SyncMode
+from tests.faults.processes import descendants
 
 EVERY = 0.2
 """Seconds between looks; the peak is the kernel's, so only a process's last moments can be missed."""
@@ -84,7 +85,7 @@ class Watch:
 
     def _look(self) -> None:
         while not self._ended.wait(EVERY):
-            for pid in descendants(os.getpid()):
+            for pid in [os.getpid(), *descendants(os.getpid())]:
                 with suppress(OSError, ValueError):  # it may end while we look
                     self._note(pid)
 
@@ -111,21 +112,6 @@ class Watch:
             return "assemble" if "assemble_title" in title else "ray: " + title.removeprefix("ray::")
         script = next((word for word in words if word.endswith(".py")), title)
         return ("ray: " if "/ray/" in script else "child: ") + Path(script).stem
-
-
-def descendants(root: int) -> list[int]:
-    """``root`` and every process it brought about, as far as parents are still known."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, ValueError):
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
-    found, todo = [], [root]
-    while todo:
-        found.append(todo.pop())
-        todo += children.get(found[-1], [])
-    return found
 
 
 def _bytes(text: str) -> int:

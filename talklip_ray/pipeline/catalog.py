@@ -101,9 +101,9 @@ class Catalog:
     def __iter__(self) -> Iterator[Title]:
         return self._titles("t.priority DESC, t.seq")
 
-    def ordered(self, *, pending: bool = False) -> Iterator[Title]:
-        """By priority, then by id; with ``pending`` only dubs nothing is known of yet."""
-        return self._titles("t.priority DESC, t.id", "d.state='pending'" if pending else "TRUE")
+    def pending(self) -> Iterator[Title]:
+        """With the dubs nothing is known of yet; by priority, then by id."""
+        return self._titles("t.priority DESC, t.id", "d.state='pending'")
 
     def _titles(self, order: str, which: str = "TRUE") -> Iterator[Title]:
         rows = self.db.execute(

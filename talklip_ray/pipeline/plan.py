@@ -153,14 +153,12 @@ class Plan:
         """Whether all products are those of the inputs as they are. What cannot be told is surveyed."""
         try:
             video = self.store.stat(title.video)
-            for dub in title.dubs:
-                name = fingerprint_of(self.run, title, dub, video.etag, self.store.stat(dub.audio).etag)
-                product = there[title.id, dub.language]
-                if not is_done(self.store, self.run.output, title.id, dub.language, name, product=product):
-                    return False
+            return all(
+                _looked_up(self.store, self.run, title, dub, video.etag, there[title.id, dub.language])[2]
+                for dub in title.dubs
+            )
         except TalklipError:
             return False
-        return True
 
     def idle(self, row: Row) -> Row:
         return row
@@ -179,9 +177,8 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
     skipped: list[str] = []
     for dub in title.dubs:
         try:
-            etag = trying(run.config.faults)(store.stat, dub.audio).etag
-            name = fingerprint_of(run, title, dub, video.etag, etag)
-            if run.output and trying(run.config.faults)(is_done, store, run.output, title.id, dub.language, name):
+            etag, name, done = trying(run.config.faults)(_looked_up, store, run, title, dub, video.etag)
+            if done:
                 skipped.append(dub.language)
             else:
                 left.append((dub, etag, name))
@@ -225,6 +222,16 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
 def _listen(store: Store, dub: Dub, etag: str) -> AudioInfo:
     with store.open(dub.audio, etag=etag) as file:
         return probe_audio(file, dub.audio)
+
+
+def _looked_up(
+    store: Store, run: Run, title: Title, dub: Dub, video_etag: str, product: Stat | None = None
+) -> tuple[str, str, bool]:
+    """The sound's ETag, the dub's fingerprint, and whether it is done; ``product`` where it is known already."""
+    etag = store.stat(dub.audio).etag
+    name = fingerprint_of(run, title, dub, video_etag, etag)
+    done = bool(run.output) and is_done(store, run.output, title.id, dub.language, name, product=product)
+    return etag, name, done
 
 
 def fingerprint_of(run: Run, title: Title, dub: Dub, video_etag: str, audio_etag: str) -> str:

@@ -218,8 +218,7 @@ def _dub_pending(run: Run, ledger: Ledger, pools: Pools, heard: Callable[[], boo
     """Everything that nothing is known of goes through the stages; whether what never came back may be begun again."""
     folder = shards_uri(run.output, run.id)
     store = open_store(run.config.storage)
-    pending = ledger.catalog.ordered(pending=True)
-    shards = write_shards(store, pending, folder, size=run.config.plan.shard_titles, seed=run.id)
+    shards = write_shards(store, ledger.catalog.pending(), folder, size=run.config.plan.shard_titles, seed=run.id)
     if not shards:
         return False
     assembly = Assembly(run, pools)

@@ -30,6 +30,7 @@ from talklip_ray.errors import ConfigError, NotFoundError, TransientStoreError
 from talklip_ray.records import SyncMode
 from talklip_ray.storage.address import join
 from talklip_ray.storage.store import PreconditionFailedError, Stat, Store
+from talklip_ray.storage.transfer import stat_or_none
 
 FORMAT_VERSION = 1
 """Raised whenever the code makes other pictures or sound from the same inputs and settings."""
@@ -164,7 +165,7 @@ def is_done(
     commit = read_commit(store, output, title, language)
     if commit is None or commit.fingerprint != fingerprint:
         return False
-    product = product or _stat(store, product_uri(output, title, language))
+    product = product or stat_or_none(store.stat, product_uri(output, title, language))
     return product is not None and commit.describes(product)
 
 
@@ -184,7 +185,7 @@ def publish(store: Store, output: str, path: Path, commit: Commit) -> Commit:
     false and a rerun repairs a writer's death there.
     """
     record, product = (make(output, commit.title, commit.language) for make in (record_uri, product_uri))
-    standing = _stat(store, record)
+    standing = stat_or_none(store.stat, record)
     uploaded = store.upload(path, product)
     described = replace(
         commit,
@@ -199,8 +200,8 @@ def publish(store: Store, output: str, path: Path, commit: Commit) -> Commit:
             store.write(record, data, if_absent=standing is None, if_match=standing.etag if standing else "")
         except PreconditionFailedError:
             # The record first, then the product: whoever put the product last must be the one to go on.
-            standing = _stat(store, record)
-            found = _stat(store, product)
+            standing = stat_or_none(store.stat, record)
+            found = stat_or_none(store.stat, product)
             if found is None or not described.describes(found):
                 return _stand_back(store, output, commit)
         else:
@@ -220,13 +221,6 @@ def _stand_back(store: Store, output: str, commit: Commit) -> Commit:
         f"must have one run at a time write it, found another run's product in its place ({found}, ours is "
         f"{commit.fingerprint[:12]}). When that run ends, run this one again if its settings are wanted",
     )
-
-
-def _stat(store: Store, uri: str) -> Stat | None:
-    try:
-        return store.stat(uri)
-    except NotFoundError:
-        return None
 
 
 def _name(text: str) -> str:

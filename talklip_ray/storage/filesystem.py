@@ -17,24 +17,24 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, StoreError, TransientStoreError
-from talklip_ray.storage.address import container_and_key, join, scheme
-from talklip_ray.storage.atomic import etag_of, staged, translated
+from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, TransientStoreError
+from talklip_ray.storage.address import container_and_key, scheme
 from talklip_ray.storage.blocks import BlockReader
 from talklip_ray.storage.cloud_errors import cloud_call
 from talklip_ray.storage.clouds import Cloud, Found, connect
 from talklip_ray.storage.retries import DamagedError, TryAgainError, again_after
 from talklip_ray.storage.store import PreconditionFailedError, Stat
+from talklip_ray.storage.transfer import DOWNLOAD_BYTES, asked_for, check_digest, fetch_file, send_file
 from talklip_ray.telemetry import STORE_BYTES, record
 
 SHA256, WRITE = "talklip_sha256", "talklip_write"
 """Keys of an object's metadata, as Azure wants them: identifiers."""
-DOWNLOAD_BYTES = 16 << 20
-AT_ONCE = 16
-"""Requests. Neither library deletes many objects in one request, without reading "*" in a name as any name."""
+NUM_DELETERS = 16
+"""Neither library deletes many objects in one request, without reading "*" in a name as any name."""
 _MAKING = threading.Lock()
 _OPENED: dict[tuple[int, str, str], Cloud] = {}
 """By process, scheme and account. A forked child must not use its parent's connections, nor may it drop them: to close
@@ -64,7 +64,7 @@ class FsspecStore:
         if len(data) != size:
             raise TryAgainError(uri, f"must arrive whole, found {len(data)} of {size} bytes. Try again")
         if size == found.size:
-            _check_digest(uri, found.labels.get(SHA256, ""), hashlib.sha256(data).hexdigest())
+            check_digest(uri, found.labels.get(SHA256, ""), hashlib.sha256(data).hexdigest())
         record(STORE_BYTES, len(data), direction="read")
         return data
 
@@ -88,43 +88,11 @@ class FsspecStore:
         return Stat(uri, len(data), etag, digest)
 
     def upload(self, path: Path, uri: str) -> Stat:
-        cloud, target = _place(uri)
-        with translated(str(path)), path.open("rb") as file:
-            before = os.fstat(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        mark = secrets.token_hex(16)
-        try:
-            with cloud_call(uri, "write", cloud.errors):
-                cloud.put_file(target, path, {SHA256: digest, WRITE: mark})
-        except TransientStoreError:
-            if self._landed(uri, mark) is None:
-                raise
-        with translated(str(path)):
-            after = path.stat()
-        if etag_of(before) != etag_of(after):
-            raise StoreError(str(path), "must not change while it is uploaded, found it changed. Upload it again")
-        stat = self._landed(uri, mark)
-        if stat is None:
-            raise PreconditionFailedError(
-                uri, "must keep what was uploaded, found another writer's object in its place"
-            )
-        record(STORE_BYTES, stat.size, direction="written")
-        return stat
+        return send_file(path, uri, partial(_put_file, path, uri), partial(self._landed, uri))
 
     @again_after(DamagedError)
     def download(self, uri: str, path: Path) -> Stat:
-        stat = self.stat(uri)
-        digest = hashlib.sha256()
-        with (
-            translated(str(path)),
-            _Reader(stat, block_bytes=DOWNLOAD_BYTES, num_blocks=1) as raw,
-            staged(path) as new,
-        ):
-            while chunk := raw.read(DOWNLOAD_BYTES):
-                digest.update(chunk)
-                new.file.write(chunk)
-            _check_digest(uri, stat.sha256, digest.hexdigest())
-        return Stat(uri, stat.size, stat.etag, digest.hexdigest())
+        return fetch_file(_Reader(self.stat(uri), block_bytes=DOWNLOAD_BYTES, num_blocks=1), path)
 
     def delete(self, uri: str) -> None:
         cloud, path = _place(uri)
@@ -134,7 +102,7 @@ class FsspecStore:
     def delete_prefix(self, uri: str) -> int:
         if not container_and_key(uri, folder=True)[1]:
             raise ConfigError(uri, "a folder to delete must not be a whole bucket or container. Name a folder in it")
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(NUM_DELETERS) as pool:
             return sum(1 for _ in pool.map(lambda stat: self.delete(stat.uri), self.list(uri)))
 
     def list(self, prefix: str) -> Iterator[Stat]:
@@ -148,14 +116,7 @@ class FsspecStore:
                 yield _stat(f"{scheme(prefix)}://{container}/{key}", one)
 
     def stats(self, folder: str, names: Sequence[str]) -> dict[str, Stat]:
-        def asked(name: str) -> Stat | None:
-            try:
-                return self.stat(join(folder, name))
-            except NotFoundError:
-                return None
-
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return {name: stat for name, stat in zip(names, pool.map(asked, names), strict=True) if stat}
+        return asked_for(self.stat, folder, names)
 
     def sweep(self, prefix: str, older_seconds: float) -> int:
         """Nothing: what was never completed is not to be found here, and both clouds let go of it after a week."""
@@ -209,10 +170,11 @@ def _put(uri: str, data: bytes, labels: dict[str, str], **conditions: Any) -> st
         return cloud.put(path, data, labels, **conditions)
 
 
+def _put_file(path: Path, uri: str, digest: str, mark: str) -> None:
+    cloud, target = _place(uri)
+    with cloud_call(uri, "write", cloud.errors):
+        cloud.put_file(target, path, {SHA256: digest, WRITE: mark})
+
+
 def _stat(uri: str, found: Found) -> Stat:
     return Stat(uri, found.size, found.etag, found.labels.get(SHA256, ""))
-
-
-def _check_digest(uri: str, expected: str, found: str) -> None:
-    if expected and found != expected:
-        raise DamagedError(uri, f"must arrive with SHA-256 {expected[:12]}..., found {found[:12]}.... Try again")

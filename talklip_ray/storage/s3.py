@@ -17,8 +17,8 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,13 +26,14 @@ from boto3.s3.transfer import TransferConfig
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import ConfigError, NotFoundError, SourceChangedError, StoreError, TransientStoreError
-from talklip_ray.storage.address import bucket_and_key, join
-from talklip_ray.storage.atomic import etag_of, staged, translated
+from talklip_ray.storage.address import bucket_and_key
+from talklip_ray.storage.atomic import translated
 from talklip_ray.storage.retries import DamagedError, TryAgainError, again_after
 from talklip_ray.storage.s3_client import connect, written_as
 from talklip_ray.storage.s3_errors import s3_call
 from talklip_ray.storage.s3_reader import S3Reader
 from talklip_ray.storage.store import PreconditionFailedError, Stat
+from talklip_ray.storage.transfer import DOWNLOAD_BYTES, asked_for, check_digest, fetch_file, send_file
 from talklip_ray.telemetry import STORE_BYTES, record
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ SHA256, WRITE = "talklip-sha256", "talklip-write"
 """Keys of an object's metadata."""
 PART_BYTES = 16 << 20
 """Larger files go up in parts of this size."""
-DOWNLOAD_BYTES = 16 << 20
-PAGES, ASKING = 1, 8
-"""Pages of a listing that are read in any case to find some names in it; requests at once for those not found so."""
+PAGES = 1
+"""Pages of a listing that are read in any case to find some names in it."""
 _MAKING = threading.Lock()
 
 
@@ -78,7 +78,7 @@ class S3Store:
             # botocore checks a body's length when it is read in one go only.
             raise TryAgainError(uri, f"must arrive whole, found {len(data)} of {size} bytes. Try again")
         if len(data) == size:
-            _check_digest(uri, reply["Metadata"].get(SHA256, ""), hashlib.sha256(data).hexdigest())
+            check_digest(uri, reply["Metadata"].get(SHA256, ""), hashlib.sha256(data).hexdigest())
         record(STORE_BYTES, len(data), direction="read")
         return data
 
@@ -107,43 +107,14 @@ class S3Store:
         return Stat(uri, len(data), etag, digest.hexdigest())
 
     def upload(self, path: Path, uri: str) -> Stat:
-        bucket, key = bucket_and_key(uri)
         with translated(str(path)), path.open("rb") as file:
-            before = os.fstat(file.fileno())
-            if before.st_size <= PART_BYTES:
+            if os.fstat(file.fileno()).st_size <= PART_BYTES:
                 return self.write(uri, file.read())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        mark = secrets.token_hex(16)
-        try:
-            self._upload_parts(path, uri, bucket, key, _labels(uri, digest, mark))
-        except TransientStoreError:
-            # The last request of an upload may be carried out and its answer lost; repeated, it finds no
-            # upload.
-            if self._landed(uri, mark) is None:
-                raise
-        with translated(str(path)):
-            after = path.stat()
-        if etag_of(before) != etag_of(after):
-            raise StoreError(str(path), "must not change while it is uploaded, found it changed. Upload it again")
-        stat = self._landed(uri, mark)
-        if stat is None:
-            raise PreconditionFailedError(
-                uri, "must keep what was uploaded, found another writer's object in its place"
-            )
-        record(STORE_BYTES, stat.size, direction="written")
-        return stat
+        return send_file(path, uri, partial(self._upload_parts, path, uri), partial(self._landed, uri))
 
     @again_after(DamagedError)
     def download(self, uri: str, path: Path) -> Stat:
-        stat = self.stat(uri)
-        raw = S3Reader(self._client(), stat, block_bytes=DOWNLOAD_BYTES, num_blocks=1)
-        digest = hashlib.sha256()
-        with translated(str(path)), raw, staged(path) as new:
-            while chunk := raw.read(DOWNLOAD_BYTES):
-                digest.update(chunk)
-                new.file.write(chunk)
-            _check_digest(uri, stat.sha256, digest.hexdigest())
-        return Stat(uri, stat.size, stat.etag, digest.hexdigest())
+        return fetch_file(S3Reader(self._client(), self.stat(uri), block_bytes=DOWNLOAD_BYTES, num_blocks=1), path)
 
     def delete(self, uri: str) -> None:
         bucket, key = bucket_and_key(uri)
@@ -189,13 +160,14 @@ class S3Store:
             )
         return reply["ETag"].strip('"')
 
-    def _upload_parts(self, path: Path, uri: str, bucket: str, key: str, labels: dict[str, Any]) -> None:
+    def _upload_parts(self, path: Path, uri: str, digest: str, mark: str) -> None:
+        bucket, key = bucket_and_key(uri)
         with s3_call(uri, "write"):
             self._client().upload_file(
                 str(path),
                 bucket,
                 key,
-                ExtraArgs={"ChecksumAlgorithm": "SHA256", **labels, **written_as(self.config)},
+                ExtraArgs={"ChecksumAlgorithm": "SHA256", **_labels(uri, digest, mark), **written_as(self.config)},
                 Config=TransferConfig(
                     multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
                 ),
@@ -223,18 +195,7 @@ class S3Store:
         else:
             return found
         # Too much lies between: what the listing has not come to is asked for, name by name.
-        asked = [name for name in left if prefix + name > listed]
-        with ThreadPoolExecutor(ASKING) as pool:
-            for name, stat in zip(asked, pool.map(self._there, [join(folder, one) for one in asked]), strict=True):
-                if stat:
-                    found[name] = stat
-        return found
-
-    def _there(self, uri: str) -> Stat | None:
-        try:
-            return self.stat(uri)
-        except NotFoundError:
-            return None
+        return found | asked_for(self.stat, folder, [name for name in left if prefix + name > listed])
 
     def sweep(self, prefix: str, older_seconds: float) -> int:
         bucket, folder = bucket_and_key(prefix, folder=True)
@@ -293,11 +254,6 @@ class S3Store:
 def _labels(uri: str, digest: str, mark: str) -> dict[str, Any]:
     kind = mimetypes.guess_type(uri)[0] or "application/octet-stream"
     return {"ContentType": kind, "Metadata": {SHA256: digest, WRITE: mark}}
-
-
-def _check_digest(uri: str, expected: str, found: str) -> None:
-    if expected and found != expected:
-        raise DamagedError(uri, f"must arrive with SHA-256 {expected[:12]}..., found {found[:12]}.... Try again")
 
 
 def _is_missing(error: StoreError) -> bool:

@@ -131,14 +131,15 @@ def test_a_catalog_in_shards_begins_with_what_is_new_and_once_more_with_what_nev
     assert left == {"progress.json", "started.json", "results.parquet", "dead_letters.jsonl", "summary.json"}
 
 
-def test_a_worker_that_fails_outside_of_its_stage_costs_no_title(cluster, catalog, made, monkeypatch, tmp_path):
+@pytest.mark.parametrize("where", ["plan", "generate"])
+def test_a_worker_that_fails_outside_of_its_stage_costs_no_title(cluster, catalog, made, monkeypatch, tmp_path, where):
     """As where the machine has no thread or memory left for Ray's own part of a worker."""
     store, folder = catalog
     failed = tmp_path / "failed"
 
     class Failing(runner.Worker):
         def __call__(self, columns):
-            if self.stage.name == "generate" and not failed.exists():
+            if self.stage.name == where and not failed.exists():
                 failed.touch()
                 raise RuntimeError("can't start new thread")
             yield from super().__call__(columns)

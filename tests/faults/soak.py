@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,8 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.clip import LOOP, repeat, shots, speech
-from benchmarks.memory import descendants
+from benchmarks.machine import own_bytes
 from talklip_ray.media.clipwriter import write_video
+from tests.elsewhere import no_cluster
+from tests.faults.processes import command_of, descendants
 
 RATE = 10
 GROWTH_SHARE, GROWTH_BYTES = 0.10, 50 << 20
@@ -101,11 +101,10 @@ def dub(folder: Path, rows: list[dict[str, str]], ends: str) -> Seen:
         "-o",
         str(folder / "out"),
     ]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     started, seen, most = time.monotonic(), Seen(), 0
     with open(folder / "log", "w") as log:
         run = subprocess.Popen(
-            [*command, "--set", "locate.min_face=16"], env=environment, stdout=log, stderr=subprocess.STDOUT
+            [*command, "--set", "locate.min_face=16"], env=no_cluster(), stdout=log, stderr=subprocess.STDOUT
         )
         while run.poll() is None:
             now = time.monotonic() - started
@@ -122,15 +121,10 @@ def dub(folder: Path, rows: list[dict[str, str]], ends: str) -> Seen:
 
 def _processes(root: int) -> Iterator[tuple[tuple[str, int], int]]:
     """The driver and the workers that stay, by kind and number, and what each holds for itself in bytes."""
+    yield ("driver", root), own_bytes(root)
     for pid in descendants(root):
-        with suppress(OSError, StopIteration):
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-            status = Path(f"/proc/{pid}/status").read_text().splitlines()
-            own = next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:"))
-            if pid == root:
-                yield ("driver", pid), own
-            elif name.startswith("ray::MapWorker"):
-                yield ("stage", pid), own
+        if command_of(pid).startswith("ray::MapWorker"):
+            yield ("stage", pid), own_bytes(pid)
 
 
 def judged(what: str, seen: Seen) -> list[str]:

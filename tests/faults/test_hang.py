@@ -1,13 +1,10 @@
 """Work that hangs is killed with its process; the run goes on without it."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
+
+from tests.elsewhere import said
 
 pytestmark = pytest.mark.slow
 
@@ -46,13 +43,7 @@ def test_work_that_hangs_or_kills_its_process_is_lost_alone(tmp_path):
         )
         print(json.dumps([(one["failures"], one["by"]) for one in data.take_all()]))
     """
-    repository = str(Path(__file__).parents[2])
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": repository}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=240, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(said(code).splitlines()[-1])
     lost = [failure for text, _ in found for failure in json.loads(text)]
     assert {one["title"]: one["kind"] for one in lost} == {"hangs": "TimeLimitError", "dies": "WorkerDiedError"}
     assert sorted(bool(by) for _, by in found) == [False] * 2 + [True] * 4

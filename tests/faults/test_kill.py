@@ -16,6 +16,7 @@ import pytest
 from talklip_ray.config import StorageConfig
 from talklip_ray.storage.commit import read_commit
 from talklip_ray.storage.uri import open_store
+from tests.elsewhere import no_cluster
 from tests.faults.processes import command_of, descendants
 from tests.talking import random_weights, rgb_frames, small_clip, small_dub
 
@@ -32,7 +33,7 @@ def test_a_run_survives_the_kill_of_a_worker_and_publishes_each_output_once(tmp_
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     command = [sys.executable, "-m", "talklip_ray.cli", "dub", "run", str(tmp_path / "m.jsonl")]
     options = ["-o", str(tmp_path / "out"), "--weights", str(weights), "--set", "plan.segment_seconds=1"]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment = no_cluster()
     run = subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
@@ -58,7 +59,7 @@ def test_a_run_whose_cluster_dies_goes_on_where_it_stopped(tmp_path):
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     command = [sys.executable, "-m", "talklip_ray.cli", "dub", "run", str(tmp_path / "m.jsonl")]
     options = ["--weights", str(weights), "--set", "plan.segment_seconds=0.5"]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment = no_cluster()
     output = tmp_path / "out"
     first = subprocess.Popen(
         [*command, *options, "-o", str(output)],

@@ -1,11 +1,6 @@
 """What a run may hold: a process gets an error before the machine is full, and what was spilled is told."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,17 +8,8 @@ from talklip_ray.config import DubConfig, load
 from talklip_ray.errors import ConfigError, FullError
 from talklip_ray.pipeline.assemble import assemble_title
 from talklip_ray.pipeline.run import Run
+from tests.elsewhere import said
 from tests.pipeline.test_ledger import part
-
-
-def said(code: str) -> list[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=240, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 def test_a_process_in_bounds_gets_an_error_and_lives_on():
@@ -38,8 +24,8 @@ def test_a_process_in_bounds_gets_an_error_and_lives_on():
         except MemoryError:
             print("short")
     """
-    assert said(code % 1.0) == ["short"]
-    assert said(code % 0.0) == ["enough"]
+    assert said(code % 1.0) == "short\n"
+    assert said(code % 0.0) == "enough\n"
 
 
 @pytest.mark.slow
@@ -52,7 +38,7 @@ def test_what_an_object_store_spills_is_counted():
         kept = [ray.put(np.ones(5_000_000)) for _ in range(5)]
         print(spilled_bytes())
     """
-    before, after = map(int, said(code))
+    before, after = map(int, said(code).split())
     assert before == 0
     assert after >= 40_000_000
 

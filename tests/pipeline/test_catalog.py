@@ -34,12 +34,12 @@ def test_titles_survive_the_trip_to_the_planner():
 
 def test_shards_hold_every_title_once_and_the_urgent_ones_first(tmp_path):
     titles = [replace(title(f"t{n:02d}"), priority=5 if n in (3, 17) else 0) for n in reversed(range(20))]
-    shards = write_shards(STORE, Catalog.of(titles).ordered(), str(tmp_path), size=3, seed="a")
+    shards = write_shards(STORE, Catalog.of(titles).pending(), str(tmp_path), size=3, seed="a")
     found = [names(read_shard(STORE, uri)) for uri in shards]
     assert sorted(one for ids in found for one in ids) == sorted(names(titles))
     assert found[0] == ["t03", "t17", "t00"]  # by priority, then neighbours by id
     assert all(ids == sorted(ids) for ids in found[1:])
-    other = write_shards(STORE, Catalog.of(titles).ordered(), str(tmp_path), size=3, seed="b")
+    other = write_shards(STORE, Catalog.of(titles).pending(), str(tmp_path), size=3, seed="b")
     assert other != shards
     assert sorted(other) == sorted(shards)
 
@@ -49,7 +49,7 @@ def test_only_what_nothing_is_known_of_is_begun_again():
     book = Ledger(catalog)
     book.finish(done("fr"))  # of t
     book.fail(replace(lost(), title="u", language=""))
-    left = list(catalog.ordered(pending=True))
+    left = list(catalog.pending())
     assert [(one.id, [dub.language for dub in one.dubs]) for one in left] == [("t", ["de"]), ("v", ["fr", "de"])]
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -29,6 +25,7 @@ from talklip_ray.pipeline.plan import Plan, title_row
 from talklip_ray.pipeline.preflight import one_title, prepare_run
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Dub, Row, Segment, SyncMode, Title, Verdict
+from tests.elsewhere import said
 from tests.pipeline.conftest import Made
 from tests.talking import settings, small_dub
 
@@ -161,9 +158,7 @@ def dub_elsewhere(made: Made, output: Path, title: Title) -> None:
         config = settings(Path({str(made.weights)!r}), plan__segment_seconds="1.1", generate__deterministic="true")
         dub_here(prepare_run(config, {str(output)!r}), next(titles_of({titles_text([title])!r})))
     """
-    given = os.environ | {"OMP_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=given, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    said(code, OMP_NUM_THREADS="2")
 
 
 def test_products_are_the_same_bytes_in_another_process_and_whatever_was_done_before(

@@ -1,14 +1,9 @@
 """On a real Ray: what a stage has made waits with it, and not in the driver's memory."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import pytest
 
 from talklip_ray.pipeline.bounds_runner import WAITING
+from tests.elsewhere import said
 
 pytestmark = pytest.mark.slow
 
@@ -48,13 +43,7 @@ def lead(tmp_path, *, short: bool) -> int:
             data = data.map_batches(stage, batch_size=1, compute=ActorPoolStrategy(size=1), num_cpus=0.5)
         print(max(row["most"] for row in data.iter_rows()))
     """
-    repository = str(Path(__file__).parents[2])
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": repository}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=240, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.splitlines()[-1])
+    return int(said(code).splitlines()[-1])
 
 
 def test_a_quick_stage_waits_for_a_slow_one(tmp_path):
