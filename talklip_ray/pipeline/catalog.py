@@ -16,7 +16,7 @@ from dataclasses import asdict
 from fractions import Fraction
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from talklip_ray.records import Dub, Failure, State, SyncMode, Title
 from talklip_ray.storage.commit import run_uri
@@ -24,6 +24,8 @@ from talklip_ray.storage.store import Store
 
 CACHE_KIB = 64 << 10
 """Of the database, in memory."""
+T = TypeVar("T")
+
 WRITERS = 8
 _SHORT = json.JSONEncoder(separators=(",", ":"))
 _TABLES = """
@@ -120,6 +122,13 @@ class Catalog:
         return {(language, State(state)): count for language, state, count in rows}
 
 
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items, the last one of what is left. (itertools.batched comes with Python 3.12.)"""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
+
+
 def titles_text(titles: Iterable[Title]) -> str:
     """Titles as they travel to the plan stage: a JSON object a line."""
     return "".join(f"{_SHORT.encode(_plain(title))}\n" for title in titles)
@@ -160,8 +169,7 @@ def write_shards(store: Store, titles: Iterable[Title], folder: str, *, size: in
 
     with ThreadPoolExecutor(WRITERS) as pool:
         waiting = []
-        rest = iter(titles)
-        for number, some in enumerate(iter(lambda: list(islice(rest, size)), [])):
+        for number, some in enumerate(batches(titles, size)):
             uri = f"{folder}/{number:06d}.jsonl.gz"
             waiting.append(pool.submit(put, uri, titles_text(some)))
             if len(waiting) >= 2 * WRITERS:  # no more text in memory than is being written

@@ -10,8 +10,8 @@ from talklip_ray.pipeline.history import cost, runs, standing
 from talklip_ray.pipeline.preflight import Probe
 from talklip_ray.storage.store import Store
 
-MEASURED = {"locate": 0.0130, "listen": 0.0002, "generate": 0.0048, "compose": 0.0284, "assemble": 0.0014}
-"""Core-seconds a frame of 720p with the starter's weights (benchmarks/results/stages.json)."""
+MEASURED = {"locate": 0.0127, "listen": 0.0001, "generate": 0.0044, "compose": 0.0264, "assemble": 0.0010}
+"""Core-seconds a frame of 720p by the starter: one over `speed_of_light` of benchmarks/results/stages.json."""
 OF_PIXELS = {"locate", "compose"}
 """What takes as much longer as the picture is larger."""
 PIXELS = 1280 * 720

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
 from pathlib import Path
 
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError, FullError, TalklipError
+from talklip_ray.pipeline.catalog import batches
 from talklip_ray.pipeline.history import begin
 from talklip_ray.pipeline.plan import survey
 from talklip_ray.pipeline.run import Run, new_run_id
@@ -92,9 +92,9 @@ def deadline(text: str, now: datetime) -> float:
 
 def probe_titles(run: Run, titles: Iterable[Title]) -> Iterator[Probe]:
     """Surveys titles as the plan stage does; a title that cannot be used is a problem, not an exception."""
-    store, rest = open_store(run.config.storage), iter(titles)
+    store = open_store(run.config.storage)
     with ThreadPoolExecutor(PROBING) as pool:
-        for some in iter(lambda: list(islice(rest, 8 * PROBING)), []):
+        for some in batches(titles, 8 * PROBING):
             yield from pool.map(lambda title: _probe(store, run, title), some)
 
 

@@ -10,9 +10,8 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from talklip_ray.errors import StoreError
+from talklip_ray.pipeline.catalog import batches
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.scratch import scratch
@@ -153,7 +153,6 @@ def write_results(store: Store, summary: Summary, ledger: Ledger) -> str:
 
 
 def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    rest: Iterator[dict[str, Any]] = iter(rows)
     with pq.ParquetWriter(path, RESULTS) as writer:
-        for some in iter(lambda: list(islice(rest, CHUNK)), []):
+        for some in batches(rows, CHUNK):
             writer.write_table(pa.Table.from_pylist(some, schema=RESULTS))
