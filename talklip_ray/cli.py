@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
@@ -22,11 +23,12 @@ from rich.table import Table
 from talklip_ray import doctor as checkup
 from talklip_ray.cli_adapt import Adapt, AdaptMinutes, adapt_command, adapted_catalog, adapted_run, asked
 from talklip_ray.cli_runs import Output, RunId, gc_command, status_command, wanted_again
-from talklip_ray.cli_settings import Overrides, Settings, Weights, settings
+from talklip_ray.cli_settings import MetricsPort, Overrides, Settings, Weights, settings
 from talklip_ray.cli_weights import weights_app
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import TalklipError, TitleError
 from talklip_ray.evaluation.report import render_run, size
+from talklip_ray.logs import speak
 from talklip_ray.pipeline.estimate import Estimate, estimated
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest, read_manifest
@@ -38,6 +40,7 @@ from talklip_ray.pipeline.runner import connect, dub_catalog
 from talklip_ray.records import State, SyncMode, Title
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.uri import open_store
+from talklip_ray.telemetry import on_ray, recording, serve
 from talklip_ray.terminal import err, exiting, out
 
 SHOWN = 50
@@ -63,13 +66,16 @@ def dub_one(
     adapt_minutes: AdaptMinutes = None,
     config: Settings = None,
     set_: Overrides = None,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """Dub one video with one sound, here: no cluster, no object storage."""
     with exiting():
         title = one_title(video, audio, sync_mode)
         with take_product(title, output) as folder:
             run = prepare_run(asked(settings(config, set_, weights), adapt, adapt_minutes), str(folder))
-            summary = _dub_here(run, title)
+            speak(run.config.logs, run=run.id)
+            with recording(serve(metrics_port)) if metrics_port else nullcontext():
+                summary = _dub_here(run, title)
         if summary.failures:
             failure = summary.failures[0]
             err.print(f"[red]{failure['kind']}[/] {escape(failure['message'])}", soft_wrap=True)
@@ -113,12 +119,15 @@ def dub_run(
     set_: Overrides = None,
     until: Annotated[str, typer.Option(help="End by then, as 06:00 (here) or an ISO time: the rest is put off.")] = "",
     address: Annotated[str, typer.Option(help="Ray cluster; default RAY_ADDRESS, else this machine.")] = "",
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """Dub a catalog through Ray Data. Run it again to redo only what is not done."""
     with exiting():
         wanted = asked(settings(config, set_, weights), adapt, adapt_minutes)
         by = deadline(until, datetime.now().astimezone())
-        raise typer.Exit(run_catalog(manifest, output, wanted, address=address, until=by).exit_code)
+        with recording(serve(metrics_port)) if metrics_port else nullcontext():
+            summary = run_catalog(manifest, output, wanted, address=address, until=by)
+        raise typer.Exit(summary.exit_code)
 
 
 @dub_app.command("retry")
@@ -149,6 +158,7 @@ def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str
     """``run_catalog`` of titles that are known."""
     store = open_store(config.storage)
     run = prepare_run(config, output, manifest=wanted.uri, until=until)
+    speak(config.logs, run=run.id)
     connect(address)
     out.print(f"run {run.id}: {len(wanted.titles)} titles to {output}")
     run, lost = adapted_catalog(run, wanted.titles)
@@ -169,7 +179,8 @@ def run_titles(wanted: Manifest, output: str, config: DubConfig, *, address: str
             failed = f", {counts['failed']} failed" if counts["failed"] else ""
             bar.update(task, completed=ended, description=f"{ledger.segments} segments{failed}")
 
-        summary = dub_catalog(run, wanted.titles, lost=lost, progress=heard)
+        with recording(on_ray(), beside=True):
+            summary = dub_catalog(run, wanted.titles, lost=lost, progress=heard)
     page = run_uri(run.output, run.id, "report.html")
     store.write(page, render_run(asdict(summary)).encode())
     print_summary(summary)

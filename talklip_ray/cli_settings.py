@@ -12,6 +12,7 @@ from talklip_ray.errors import ConfigError
 
 Settings = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file, YAML or JSON.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, as compose.crf=20. Repeatable.")]
+MetricsPort = Annotated[int, typer.Option(help="Serve this process's metrics to Prometheus at this port; 0: do not.")]
 Weights = Annotated[str | None, typer.Option(help="`starter`, or the path or URI of a safetensors file.")]
 
 

@@ -176,10 +176,21 @@ class Pool:
     gpus: float = 0.0
     workers: tuple[int, int] = (1, 1)
     """Fewest and most workers."""
+    first: int = 0
+    """Workers a run begins with, for which an autoscaling cluster is asked for nodes; 0: the fewest, or, where the
+    cluster may grow (``scale``), as many as its titles can keep busy.
+    """
     memory: int = 0
     """Bytes to reserve for one worker, 0 for no reservation."""
     rows: int = 1
     """Segments handed to a worker at once."""
+
+    def __post_init__(self) -> None:
+        fewest, most = self.workers
+        if not (1 <= fewest <= most and (not self.first or fewest <= self.first <= most)):
+            found = f"{fewest} to {most}" + (f", first {self.first}" if self.first else "")
+            rule = "`workers` must be fewest and most, 1 or more, and `first` between them"
+            raise ConfigError("pools", f"{rule}, found {found}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -319,6 +330,19 @@ class BoundsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleConfig:
+    """How far a run may grow a cluster that scales itself: Ray's autoscaler tells nobody how far that can be. What is
+    there as the run begins it may use in any case.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    cpus: float = 0.0
+    """Most CPUs; 0: those there are, or as many as a cluster says itself that it can get."""
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PricesConfig:
     """What machines cost; nothing is known where both are 0."""
 
@@ -344,10 +368,15 @@ class DubConfig:
     adapt: AdaptConfig | None = None
     """None: every title is dubbed with the run's weights as they are."""
     pools: Pools | None = None
-    """None: sized to the machine or cluster the run finds itself on."""
+    """None: sized to the machine or cluster the run finds itself on, or to what that may grow to."""
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     prices: PricesConfig = field(default_factory=PricesConfig)
     bounds: BoundsConfig = field(default_factory=BoundsConfig)
+    logs: Literal["text", "json"] = "text"
+    """json: every process of a run says what it does in JSON, a line an object, with the ids of run, stage, title,
+    segment and attempt.
+    """
 
     def pixels(self) -> dict[str, Any]:
         """The settings that change picture or sound: part of every fingerprint.

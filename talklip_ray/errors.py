@@ -8,6 +8,7 @@
     |   |-- MediaError              a file that is not what it must be
     |   |   |-- NoPictureError          no video track, or no frame in it
     |   |   `-- NoSoundError            no audio track, or no sample in it
+    |   |-- TooLargeError           a title that the settings' bounds have no room for
     |   `-- SourceChangedError      the source is no longer the object that was planned
     `-- StoreError              the operator: storage refuses or lacks something
         |-- NotFoundError           the object or bucket is not there
@@ -67,6 +68,10 @@ class TimeLimitError(TitleError):
 
 class WorkerDiedError(TitleError):
     """Processes died over a segment, again and again."""
+
+
+class TooLargeError(TitleError):
+    """A title needs more room than a bound of the settings allows it."""
 
 
 class SourceChangedError(TitleError):

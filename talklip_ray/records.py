@@ -62,6 +62,10 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+SILENT = -1
+"""The step of a frame on which a dub says nothing."""
+
+
 class Verdict(IntEnum):
     """What became of one frame, and why. Everything but FACE passes through untouched."""
 

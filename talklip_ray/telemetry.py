@@ -8,12 +8,18 @@ every node of a cluster then serves them, as ``ray_`` and the name declared here
 
 from __future__ import annotations
 
+import math
+import threading
+import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
+
+from talklip_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -49,18 +55,25 @@ SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 3
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 TITLES = Metric(
-    name="talklip_titles_total",
-    kind=Kind.COUNTER,
-    unit="titles",
-    labels=("outcome",),
-    help="Titles and languages that reached an end: done, skipped (committed before) or failed.",
-)
-TITLES_LEFT = Metric(
-    name="talklip_titles_left",
+    name="talklip_titles",
     kind=Kind.GAUGE,
     unit="titles",
-    help="Titles and languages of this run that have not reached an end.",
+    labels=("state",),
+    help="Titles and languages of this run, by what has become of them.",
 )
+
+
+def _run(name: str, unit: str, help: str, *labels: str) -> Metric:
+    """A gauge of a dubbing run, which its driver tells."""
+    return Metric(name=f"talklip_run_{name}", kind=Kind.GAUGE, unit=unit, labels=labels, help=help)
+
+
+RUN_ACTIVE = _run("active", "1", "One while a run goes on, zero once it has ended.")
+RUN_DONE = _run("done_ratio", "ratio", "Share of the run's titles and languages that have come to an end.")
+RUN_ELAPSED = _run("elapsed_seconds", "seconds", "Time since the run began.")
+RUN_ETA = _run("eta_seconds", "seconds", "Time until the run ends at the rate so far.")
+RUN_LEFT = _run("left_seconds", "seconds", "Time until the run's deadline; not there without one.")
+RUN_COST = _run("cost", "1", "Cost of the busy workers so far, by the price table.", "currency")
 FAILURES = Metric(
     name="talklip_failures_total",
     kind=Kind.COUNTER,
@@ -82,12 +95,40 @@ SEGMENTS = Metric(
     labels=("stage",),
     help="Segments a stage has finished.",
 )
+WAITING = Metric(
+    name="talklip_waiting_segments",
+    kind=Kind.GAUGE,
+    unit="segments",
+    labels=("stage",),
+    help="Segments that wait for a stage.",
+)
+WORKERS = Metric(
+    name="talklip_stage_workers",
+    kind=Kind.GAUGE,
+    unit="workers",
+    labels=("stage",),
+    help="One for each process that does a stage.",
+)
+BUSY_SECONDS = Metric(
+    name="talklip_busy_seconds_total",
+    kind=Kind.COUNTER,
+    unit="seconds",
+    labels=("stage",),
+    help="Time that a stage's workers have worked, whatever came of it.",
+)
+GPU_SECONDS = Metric(
+    name="talklip_gpu_seconds_total",
+    kind=Kind.COUNTER,
+    unit="seconds",
+    labels=("stage",),
+    help="The same, times the GPUs of a worker.",
+)
 FRAMES = Metric(
     name="talklip_frames_total",
     kind=Kind.COUNTER,
     unit="frames",
-    labels=("stage", "verdict"),
-    help="Frames a stage has finished, by what became of them.",
+    labels=("verdict",),
+    help="Frames published, by what became of them.",
 )
 STAGE_SECONDS = Metric(
     name="talklip_stage_seconds",
@@ -97,13 +138,13 @@ STAGE_SECONDS = Metric(
     buckets=SECONDS,
     help="Busy time of a stage for one segment.",
 )
-MODEL_LOAD_SECONDS = Metric(
-    name="talklip_model_load_seconds",
+START_SECONDS = Metric(
+    name="talklip_start_seconds",
     kind=Kind.HISTOGRAM,
     unit="seconds",
-    labels=("model",),
+    labels=("stage",),
     buckets=SECONDS,
-    help="Time from a worker's start until a model was ready.",
+    help="Time a worker takes to load a stage: its libraries, its weights.",
 )
 BATCH_FRAMES = Metric(
     name="talklip_batch_frames",
@@ -148,21 +189,15 @@ TRAIN_STEPS = _train("steps_per_second", "steps", "Updates in a second.")
 TRAIN_DATA_WAIT = _train("data_wait_ratio", "ratio", "Share of the time that worker 0 waits for its next batch.")
 TRAIN_MEMORY = _train("memory_bytes", "bytes", "Most memory that worker 0 has held.")
 TRAIN_WORKERS = _train("workers", "workers", "Workers of the run.")
+TRAIN_NOT_FINITE = _train(
+    "not_finite_values", "values", "Values of the last report that are no finite numbers; Ray does not serve those."
+)
 
 METRICS = (
-    *(
-        TITLES,
-        TITLES_LEFT,
-        FAILURES,
-        RETRIES,
-        SEGMENTS,
-        FRAMES,
-        STAGE_SECONDS,
-        MODEL_LOAD_SECONDS,
-        BATCH_FRAMES,
-    ),
+    *(TITLES, RUN_ACTIVE, RUN_DONE, RUN_ELAPSED, RUN_ETA, RUN_LEFT, RUN_COST, FAILURES, RETRIES, SEGMENTS, WAITING),
+    *(WORKERS, BUSY_SECONDS, GPU_SECONDS, FRAMES, STAGE_SECONDS, START_SECONDS, BATCH_FRAMES),
     *(STORE_SECONDS, STORE_BYTES, TRAIN_STEP, TRAIN_DONE, TRAIN_PHASE, TRAIN_LOSS, TRAIN_VALID, TRAIN_GRAD_NORM),
-    *(TRAIN_LEARNING_RATE, TRAIN_FRAMES, TRAIN_STEPS, TRAIN_DATA_WAIT, TRAIN_MEMORY, TRAIN_WORKERS),
+    *(TRAIN_LEARNING_RATE, TRAIN_FRAMES, TRAIN_STEPS, TRAIN_DATA_WAIT, TRAIN_MEMORY, TRAIN_WORKERS, TRAIN_NOT_FINITE),
 )
 
 
@@ -175,6 +210,17 @@ class Silent:
 
     def record(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
         pass
+
+
+class Several:
+    """Tells all of some recorders."""
+
+    def __init__(self, *recorders: Recorder) -> None:
+        self.recorders = recorders
+
+    def record(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
+        for one in self.recorders:
+            one.record(metric, value, labels)
 
 
 class Tally:
@@ -207,6 +253,16 @@ def install(recorder: Recorder) -> Recorder:
     global _recorder
     before, _recorder = _recorder, recorder
     return before
+
+
+@contextmanager
+def recording(recorder: Recorder, *, beside: bool = False) -> Iterator[None]:
+    """``install`` for the time of a block; ``beside``: whoever was told before goes on being told."""
+    before = install(Several(_recorder, recorder) if beside else recorder)
+    try:
+        yield
+    finally:
+        install(before)
 
 
 def record(metric: Metric, value: float = 1.0, **labels: str) -> None:
@@ -258,6 +314,7 @@ def publish(report: Reported, *, run: str, recipe: str = "") -> None:
     """Record a training report: worker 0 does, after ``install(on_ray())``."""
     here = {"run": run, "recipe": recipe}
     record(TRAIN_STEP, report.step, **here)
+    record(TRAIN_NOT_FINITE, sum(not math.isfinite(value) for value in report.metrics.values()), **here)
     for name, value in report.metrics.items():
         if metric := _PLAIN.get(name):
             record(metric, value, **here)
@@ -280,9 +337,21 @@ def publish(report: Reported, *, run: str, recipe: str = "") -> None:
 def on_ray() -> Recorder:
     """A recorder into Ray's metrics, for processes that Ray has started. The node serves them over HTTP, at the
     ``MetricsExportPort`` of ``ray.nodes()``, a few seconds later. Of a histogram Ray keeps the buckets; the sum it
-    serves is made of their middles.
+    serves is made of their middles. Gauges are there as long as their process and the recorder.
     """
     return _OnRay()
+
+
+HELD_SECONDS = 5.0
+"""Ray forgets a gauge that has not been set for 20 s, so each is set again so often."""
+
+
+def _hold(of: weakref.ref[_OnRay]) -> None:
+    while (recorder := of()) is not None:
+        with suppress(MemoryError):  # there may be some again next time
+            recorder.hold()
+        del recorder  # or nobody else could let go of it
+        time.sleep(HELD_SECONDS)
 
 
 class _OnRay:
@@ -295,6 +364,14 @@ class _OnRay:
             Kind.HISTOGRAM: metrics.Histogram,
         }
         self._exported: dict[str, Any] = {}
+        self._gauges: dict[tuple[str, ...], tuple[Any, float, dict[str, str]]] = {}
+        self._setting = threading.Lock()
+
+    def hold(self) -> None:
+        """Set all gauges again to what they are."""
+        with self._setting:
+            for gauge, value, labels in self._gauges.values():
+                gauge.set(value, tags=labels)
 
     def record(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
         if metric.name not in self._exported:
@@ -306,7 +383,12 @@ class _OnRay:
             if value:  # Ray's counters refuse to grow by nothing
                 exported.inc(value, tags=labels)
         elif metric.kind is Kind.GAUGE:
-            exported.set(value, tags=labels)
+            with self._setting:
+                if not self._gauges:
+                    threading.Thread(target=_hold, args=(weakref.ref(self),), daemon=True).start()
+                key = metric.name, *(labels[name] for name in metric.labels)
+                self._gauges[key] = exported, value, labels
+                exported.set(value, tags=labels)
         else:
             exported.observe(value, tags=labels)
 
@@ -317,6 +399,18 @@ def prometheus(registry: CollectorRegistry) -> Recorder:
     ``prometheus_client.start_http_server`` then serves it.
     """
     return _Prometheus(registry)
+
+
+def serve(port: int) -> Recorder:
+    """A recorder whose series this process serves over HTTP at ``port``. Raises ConfigError where it cannot."""
+    import prometheus_client
+
+    registry = prometheus_client.CollectorRegistry()
+    try:
+        prometheus_client.start_http_server(port, registry=registry)
+    except (OSError, OverflowError) as error:
+        raise ConfigError("--metrics-port", f"must be a free port of this machine, found {port}: {error}") from error
+    return prometheus(registry)
 
 
 class _Prometheus:

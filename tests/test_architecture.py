@@ -23,7 +23,7 @@ from tests.architecture.source import ROOT, imports, module_of, name, project_fi
 
 LAYERS = [  # what a line names may import only from the lines above it
     {"errors"},
-    {"config", "telemetry"},
+    {"config", "telemetry", "logs"},
     {"records"},
     {"media", "storage"},
     {"faces", "models"},
@@ -48,6 +48,8 @@ DOORS = {  # the files through which a heavy library may enter
         "talklip_ray/cli.py",
         "jobs/*",
     ],
+    "opentelemetry": ["talklip_ray/logs.py"],
+    "pythonjsonlogger": ["talklip_ray/logs.py"],
     "deepspeed": ["talklip_ray/training/engine.py"],
     "av": ["talklip_ray/media/*"],
     "boto3": ["talklip_ray/storage/*"],

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import prometheus_client
 import pytest
@@ -10,14 +9,17 @@ from talklip_ray import telemetry
 from talklip_ray.telemetry import (
     FRAMES,
     METRICS,
+    RETRIES,
+    RUN_ETA,
     STAGE_SECONDS,
-    TITLES_LEFT,
+    STORE_SECONDS,
     Kind,
     Metric,
     Tally,
     record,
     timed,
 )
+from tests.scraping import Said
 
 
 @pytest.fixture
@@ -29,19 +31,19 @@ def tally() -> Iterator[Tally]:
 
 
 def test_nothing_listens_unless_asked_to() -> None:
-    record(FRAMES, 3, stage="compose", verdict="face")
+    record(STORE_SECONDS, 3, operation="read", outcome="ok")
 
 
 def test_counters_add_gauges_replace_and_labels_select(tally: Tally) -> None:
-    record(FRAMES, 3, stage="compose", verdict="face")
-    record(FRAMES, 4, stage="compose", verdict="no_face")
-    record(FRAMES, 5, stage="locate", verdict="face")
-    record(TITLES_LEFT, 9)
-    record(TITLES_LEFT, 2)
-    assert tally.total(FRAMES) == 12
-    assert tally.total(FRAMES, stage="compose") == 7
-    assert tally.total(FRAMES, stage="compose", verdict="face") == 3
-    assert tally.total(TITLES_LEFT) == 2
+    record(RETRIES, 3, stage="compose", error="A")
+    record(RETRIES, 4, stage="compose", error="B")
+    record(RETRIES, 5, stage="locate", error="A")
+    record(RUN_ETA, 9)
+    record(RUN_ETA, 2)
+    assert tally.total(RETRIES) == 12
+    assert tally.total(RETRIES, stage="compose") == 7
+    assert tally.total(RETRIES, stage="compose", error="A") == 3
+    assert tally.total(RUN_ETA) == 2
 
 
 def test_a_block_that_raises_is_timed_too(tally: Tally) -> None:
@@ -50,15 +52,15 @@ def test_a_block_that_raises_is_timed_too(tally: Tally) -> None:
     assert tally.counts == {("talklip_stage_seconds", ("locate",)): 1}
 
 
-@pytest.mark.parametrize("labels", [{}, {"stage": "compose"}, {"stage": "a", "verdict": "b", "title": "c"}])
+@pytest.mark.parametrize("labels", [{}, {"stage": "compose"}, {"stage": "a", "error": "b", "title": "c"}])
 def test_other_labels_than_declared_are_our_own_mistake(labels: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="takes the labels"):
-        record(FRAMES, 1, **labels)
+        record(RETRIES, 1, **labels)
 
 
 def test_a_counter_does_not_shrink() -> None:
     with pytest.raises(ValueError, match="only grows"):
-        record(FRAMES, -1, stage="compose", verdict="face")
+        record(FRAMES, -1, verdict="face")
 
 
 def test_every_declaration_is_in_the_list_once() -> None:
@@ -79,15 +81,6 @@ def test_a_declaration_follows_the_conventions(metric: Metric) -> None:
     assert not {"title", "uri", "segment"} & set(metric.labels)  # one time series a title would not end well
 
 
-@dataclass(frozen=True)
-class Said:
-    """A training report, as far as it is published."""
-
-    step: int
-    phase: str
-    metrics: dict[str, float]
-
-
 def test_a_training_report_becomes_series_of_its_run(tally: Tally) -> None:
     metrics = {
         "step": 7.0, "elapsed_s": 9.0, "l1": 0.25, "critic_real": 0.5, "valid_l1": 0.125, "critic_grad_norm": 3.0,
@@ -102,9 +95,14 @@ def test_a_training_report_becomes_series_of_its_run(tally: Tally) -> None:
         ("step",): 7.0, ("loss", "l1"): 0.25, ("loss", "critic_real"): 0.5, ("valid", "l1"): 0.125,
         ("grad_norm", "critic"): 3.0, ("done_ratio",): 0.75, ("learning_rate",): 1e-4,
         ("frames_per_second",): 31.0, ("steps_per_second",): 2.0, ("data_wait_ratio",): 0.02,
-        ("memory_bytes",): 1.5 * 2**30, ("workers",): 4.0,
+        ("memory_bytes",): 1.5 * 2**30, ("workers",): 4.0, ("not_finite_values",): 0.0,
     }  # fmt: skip
     assert {labels[:2] for _, labels in tally.values} == {("gc-1", "gc")}
+
+
+def test_what_is_no_number_is_counted(tally: Tally) -> None:
+    telemetry.publish(Said(7, "", {"l1": float("nan"), "lip": float("inf"), "share": 0.5}), run="gc-1")
+    assert tally.total(telemetry.TRAIN_NOT_FINITE) == 2
 
 
 def test_of_its_phases_a_run_is_in_one(tally: Tally) -> None:
@@ -129,5 +127,5 @@ def test_prometheus_serves_every_metric_under_its_declared_name(tally: Tally) ->
         suffix = "_count" if metric.kind is Kind.HISTOGRAM else ""
         assert f"\n{metric.name}{suffix}" in served
         assert f"# HELP {metric.name} " in served
-    assert 'talklip_frames_total{stage="x",verdict="x"} 2.0' in served
+    assert 'talklip_frames_total{verdict="x"} 2.0' in served
     assert 'talklip_stage_seconds_bucket{le="2.5",stage="x"} 1.0' in served

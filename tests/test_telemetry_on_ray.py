@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
-import subprocess
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from talklip_ray import telemetry
+from tests.elsewhere import said
+from tests.scraping import Said, asked, prometheus, read, until
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
 ]
-PATIENCE_S = 60.0
 OURS = {"run": "gc-1a2b", "recipe": "gc"}
-
-
-@dataclass(frozen=True)
-class Said:
-    step: int
-    phase: str
-    metrics: dict[str, float]
 
 
 @ray.remote(num_cpus=0)
@@ -40,8 +26,8 @@ class Worker:
     def __init__(self) -> None:
         telemetry.install(telemetry.on_ray())
 
-    def say(self, report: Said) -> None:
-        telemetry.publish(report, run="gc-1a2b", recipe="gc")
+    def say(self, report: Said, run: str = "gc-1a2b") -> None:
+        telemetry.publish(report, run=run, recipe="gc")
 
     def read(self, times: int, num_bytes: int) -> None:
         for _ in range(times):
@@ -70,22 +56,6 @@ def node() -> Iterator[str]:
     ray.shutdown()
 
 
-def until(what: Callable[[], Any]) -> Any:
-    """The first truthy answer; the last one when patience ends."""
-    ends = time.monotonic() + PATIENCE_S
-    while not (found := what()) and time.monotonic() < ends:
-        time.sleep(0.3)
-    return found
-
-
-def read(url: str) -> str:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return str(answer.read().decode())
-    except OSError:
-        return ""
-
-
 def scraped(node: str, words: str) -> str:
     """What the node serves once these words are in it."""
     return str(until(lambda: next((text for text in [read(f"http://{node}/metrics")] if words in text), "")))
@@ -106,6 +76,7 @@ def test_a_training_runs_series_are_on_the_nodes_endpoint(node: str) -> None:
     text = scraped(node, 'term="lip"')
     assert samples(text, OURS) == {
         ("ray_talklip_train_step",): 20.0,
+        ("ray_talklip_train_not_finite_values",): 0.0,
         ("ray_talklip_train_loss", "l1"): 0.25,
         ("ray_talklip_train_loss", "lip"): 90.0,
         ("ray_talklip_train_valid", "l1"): 0.125,
@@ -129,31 +100,36 @@ def test_counters_grow_and_histograms_count_on_ray_as_they_do_elsewhere(node: st
     assert (buckets[0.25], buckets[0.5], buckets[float("inf")]) == (0.0, 3.0, 3.0)
 
 
-@pytest.fixture
-def prometheus(node: str, tmp_path: Path) -> Iterator[str]:
-    """A real Prometheus that scrapes the node."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("needs the program prometheus")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        at = f"127.0.0.1:{free.getsockname()[1]}"
+def test_a_real_prometheus_answers_questions_about_the_run(node: str, tmp_path: Path) -> None:
     job = {"job_name": "ray", "scrape_interval": "1s", "static_configs": [{"targets": [node]}]}
-    (tmp_path / "prometheus.yml").write_text(json.dumps({"scrape_configs": [job]}))  # JSON is YAML
-    command = [program, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
-    with subprocess.Popen([*command, f"--web.listen-address={at}"], stderr=subprocess.DEVNULL) as server:
-        yield f"http://{at}"
-        server.kill()
-
-
-def test_a_real_prometheus_answers_questions_about_the_run(prometheus: str) -> None:
-    query = quote('ray_talklip_train_loss{run="gc-1a2b", term="l1"}')
-
-    def asked() -> list[Any]:
-        answer = read(f"{prometheus}/api/v1/query?query={query}")
-        found: list[Any] = json.loads(answer)["data"]["result"] if answer else []
-        return found
-
-    (series,) = until(asked)
+    with prometheus({"scrape_configs": [job]}, tmp_path) as at:
+        (series,) = until(lambda: asked(at, 'ray_talklip_train_loss{run="gc-1a2b", term="l1"}'))
     assert float(series["value"][1]) == 0.25
     assert series["metric"]["recipe"] == "gc"
+
+
+def test_a_gauge_stays_as_long_as_its_process(node: str) -> None:
+    """Ray by itself forgets it 20 s after it was last set."""
+    worker = Worker.remote()  # type: ignore[attr-defined]
+    ray.get(worker.say.remote(Said(30, "", {"l1": 0.5}), "short"))
+    began = time.monotonic()
+    assert scraped(node, 'run="short"')
+    time.sleep(max(0.0, began + 23.0 - time.monotonic()))
+    assert 'run="short"' in read(f"http://{node}/metrics")
+    ray.kill(worker)
+    assert until(lambda: 'run="short"' not in read(f"http://{node}/metrics"))
+
+
+def test_a_drivers_last_word_is_served_after_it_has_gone(node: str) -> None:
+    """By it an alert tells runs that have ended from those that were killed."""
+    address = ray.get_runtime_context().gcs_address
+    said(f"""
+        import ray, time
+        from talklip_ray.telemetry import RUN_ACTIVE, on_ray, record, recording
+        ray.init("{address}", logging_level="error", log_to_driver=False)
+        with recording(on_ray()):
+            record(RUN_ACTIVE, 1)
+            time.sleep(3)
+            record(RUN_ACTIVE, 0)
+    """)
+    assert samples(read(f"http://{node}/metrics"), {})["ray_talklip_run_active",] == 0.0

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talklip_ray import __version__
-from talklip_ray.errors import FullError, MediaError, NotFoundError, StoreError, TransientStoreError
+from talklip_ray.errors import MediaError, NotFoundError, StoreError, TooLargeError, TransientStoreError
+from talklip_ray.logs import doing
 from talklip_ray.media.assembling import assemble
 from talklip_ray.media.sound import Sound
 from talklip_ray.pipeline.patience import trying
@@ -48,10 +49,12 @@ def assemble_title(run: Run, parts: Sequence[Part]) -> Done:
     Another run that does the same may be first, and takes the parts away: its product is as good as ours.
     Raises MediaError when the parts are not the complete set, StoreError when storage refuses.
     """
+    one = parts[0]
     try:
-        return trying(run.config.faults)(_assemble, run, parts)
+        with doing("assemble", title=one.title, language=one.placement.language):
+            return trying(run.config.faults, "assemble")(_assemble, run, parts)
     except NotFoundError as error:
-        one, store = parts[0], open_store(run.config.storage)
+        store = open_store(run.config.storage)
         name = one.placement.fingerprint
         if not is_done(store, run.output, one.title, one.placement.language, name):
             raise TransientStoreError(
@@ -114,16 +117,16 @@ def _assemble(run: Run, parts: Sequence[Part]) -> Done:
 def take_away(run: Run, store: Store, parts: str) -> None:
     """Removes staged parts whose product is published. It stays published where they cannot be removed."""
     try:
-        trying(run.config.faults)(store.delete_prefix, parts)
+        trying(run.config.faults, "assemble")(store.delete_prefix, parts)
     except StoreError:
         log.exception("%s could not be removed; `talklip gc` will", parts)
 
 
 def _check_room(run: Run, parts: Sequence[Part]) -> None:
-    """Raises FullError where parts and product together take more temporary disk than is allowed."""
+    """Raises TooLargeError where parts and product together take more temporary disk than is allowed."""
     most, need = run.config.bounds.scratch_gb * 1e9, 2 * sum(part.num_bytes for part in parts)
     if most and need > most:
-        raise FullError(
+        raise TooLargeError(
             parts[0].video,
             f"assembling must take at most {most / 1e9:g} GB of temporary disk (bounds.scratch_gb), found "
             f"{need / 1e9:.3g} GB for {parts[0].placement.language}. Raise the bound, or compose.crf",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import time
 from typing import TYPE_CHECKING
 
 import ray
@@ -15,7 +16,10 @@ from ray.data._internal.execution.backpressure_policy import (
     BackpressurePolicy,
 )
 
-from talklip_ray.config import BoundsConfig
+from talklip_ray.config import BoundsConfig, Pools
+from talklip_ray.pipeline.dub import dub
+from talklip_ray.telemetry import WAITING as WAITING_SEGMENTS
+from talklip_ray.telemetry import record
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -28,6 +32,8 @@ log = logging.getLogger(__name__)
 GB = 1_000_000_000
 WAITING = 64
 """Rows between two stages. More than any stage takes at once, less than a long film has segments."""
+TELL_SECONDS = 1.0
+STAGES = [step.name for step in dub(Pools())]
 
 
 class ShortQueues(BackpressurePolicy):
@@ -40,13 +46,26 @@ class ShortQueues(BackpressurePolicy):
     def __init__(self, data_context: DataContext, topology: Topology, resource_manager: ResourceManager) -> None:
         super().__init__(data_context, topology, resource_manager)
         self._topology = topology
+        self._told = 0.0
 
     def max_task_output_bytes_to_read(self, op: PhysicalOperator) -> int | None:
+        self._tell()
         waiting = self._topology[op].total_enqueued_output_blocks()
         for after in op.output_dependencies:
             waiting = max(waiting, self._topology[after].total_enqueued_input_blocks())
         # No more than there is room for: without a limit, one look reads all that a stage makes meanwhile.
         return int(max(0, WAITING - waiting) * max(1.0, op.metrics.average_bytes_per_output or 0.0))
+
+    def _tell(self) -> None:
+        """How many rows wait for each stage: what came out of the one before, and what is in line."""
+        if time.monotonic() < self._told + TELL_SECONDS:
+            return
+        self._told = time.monotonic()
+        workers = [op for op in self._topology if op.input_dependencies]  # in the order of the list
+        for name, op in zip(STAGES, workers, strict=False):
+            (before,) = op.input_dependencies
+            waiting = self._topology[before].total_enqueued_output_blocks()
+            record(WAITING_SEGMENTS, waiting + self._topology[op].total_enqueued_input_blocks(), stage=name)
 
 
 def keep_in_bounds(context: DataContext, bounds: BoundsConfig) -> None:

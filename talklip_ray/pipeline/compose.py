@@ -20,11 +20,10 @@ from talklip_ray.media.color import ColorTags
 from talklip_ray.media.picture import Picture
 from talklip_ray.media.reading import read_pictures, read_pictures_backwards
 from talklip_ray.media.writing import PartWriter
-from talklip_ray.pipeline.listen import SILENT
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.scratch import scratch
 from talklip_ray.pipeline.staging import stage_part
-from talklip_ray.records import Part, Placement, Row, Segment, Verdict, dump, load_parts
+from talklip_ray.records import SILENT, Part, Placement, Row, Segment, Verdict, dump, load_parts
 from talklip_ray.storage.uri import open_store
 
 LANES = 4

@@ -10,7 +10,7 @@ from talklip_ray.pipeline.history import cost, runs, standing
 from talklip_ray.pipeline.preflight import Probe
 from talklip_ray.storage.store import Store
 
-MEASURED = {"locate": 0.0127, "listen": 0.0001, "generate": 0.0044, "compose": 0.0264, "assemble": 0.0010}
+MEASURED = {"locate": 0.0111, "listen": 0.0001, "generate": 0.0041, "compose": 0.0214, "assemble": 0.0009}
 """Core-seconds a frame of 720p by the starter: one over `speed_of_light` of benchmarks/results/stages.json."""
 OF_PIXELS = {"locate", "compose"}
 """What takes as much longer as the picture is larger."""

@@ -16,11 +16,11 @@ import numpy as np
 
 from talklip_ray.models.inputs import VoiceSpan
 from talklip_ray.models.repaint import Repainter
-from talklip_ray.pipeline.listen import SILENT
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.weights import weights_path
-from talklip_ray.records import Row, Segment, Verdict
+from talklip_ray.records import SILENT, Row, Segment, Verdict
 from talklip_ray.storage.uri import open_store
+from talklip_ray.telemetry import BATCH_FRAMES, record
 
 KEPT = 2
 """Networks of titles' own that a worker holds beside the run's: segments of one title come close together."""
@@ -105,6 +105,7 @@ def _painted(rows: Sequence[Row], repaint: Repainter, *, every_face: bool) -> It
     out = [np.zeros((len(row["steps_PT"]), *row["crops_TSSC"].shape), np.uint8) for row in rows]
     if crops:
         which_N, steps_N, shown_N = (np.concatenate(parts) for parts in (which, steps, shown))
+        record(BATCH_FRAMES, len(shown_N))
         patches_NSSC = repaint(np.concatenate(crops), spans, which_N, steps_N, shown_N)
         ends = np.cumsum([len(part) for part in shown])[:-1]
         for (at, p, used_T), patches in zip(homes, np.split(patches_NSSC, ends), strict=True):

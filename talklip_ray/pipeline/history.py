@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError, NotFoundError, StoreError
-from talklip_ray.pipeline.catalog import Catalog
+from talklip_ray.pipeline.catalog import Catalog, shards_uri
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest
 from talklip_ray.pipeline.results import LETTERS, SUMMARY
@@ -27,6 +27,7 @@ from talklip_ray.records import Failure, State
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join
+from talklip_ray.telemetry import RUN_ACTIVE, RUN_COST, RUN_DONE, RUN_ELAPSED, RUN_ETA, RUN_LEFT, TITLES, record
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,9 @@ class Reporter:
     def _go_on(self) -> None:
         while not self._over.wait(self.every):
             if self._told is not None:
-                self._write(replace(self._told, at=time.time(), elapsed=round(time.monotonic() - self.started, 3)))
+                told = replace(self._told, at=time.time(), elapsed=round(time.monotonic() - self.started, 3))
+                tell(told, until=self.run.until, active=True)
+                self._write(told)
 
     def note(self, ledger: Ledger, *, last: bool = False) -> None:
         now = time.monotonic()
@@ -138,6 +141,7 @@ class Reporter:
             return
         self._next = now + self.every
         self._told = counted(ledger, now - self.started, self.run.config)
+        tell(self._told, until=self.run.until, active=not last)
         self._write(self._told)
 
     def _write(self, told: Progress) -> None:
@@ -162,6 +166,21 @@ def counted(ledger: Ledger, elapsed: float, config: DubConfig) -> Progress:
     )
 
 
+def tell(told: Progress, *, until: float, active: bool) -> None:
+    """The same as metrics."""
+    for state in State:
+        record(TITLES, told.counts.get(state, 0), state=state.value)
+    record(RUN_ACTIVE, float(active))
+    record(RUN_DONE, told.ended / told.total if told.total else 1.0)
+    record(RUN_ELAPSED, told.elapsed)
+    if told.eta_seconds is not None or not active:  # until the first title nobody knows
+        record(RUN_ETA, told.eta_seconds or 0.0)
+    if until:
+        record(RUN_LEFT, until - told.at)
+    if told.cost is not None:
+        record(RUN_COST, told.cost, currency=told.currency)
+
+
 def runs(store: Store, output: str) -> list[str]:
     """Every run that began, the latest last."""
     folder = join(output, "_talklip", "runs")
@@ -178,17 +197,22 @@ class Swept:
 
 
 def sweep(store: Store, output: str, *, older_seconds: float, parts: bool = True, force: bool = False) -> Swept:
-    """Take away what runs that died have left: staged parts, temporary files, uploads never completed.
+    """Take away what runs that died have left: staged parts, titles still to plan, temporary files, uploads never
+    completed.
 
     Raises ConfigError while a run goes on, unless ``force``: its parts are not abandoned.
     """
-    busy = [run for run in runs(store, output)[-_LOOKED_AT:] if standing(store, output, run).state == "running"]
+    there = runs(store, output)
+    busy = [run for run in there[-_LOOKED_AT:] if standing(store, output, run).state == "running"]
     if busy and parts and not force:
         raise ConfigError(
             output,
             f"no run may go on while parts are taken away, found {', '.join(busy)}; wait, or --keep-parts, or --force",
         )
     taken = store.delete_prefix(join(output, "_talklip", "parts")) if parts else 0
+    for run in there:
+        if run not in busy:
+            store.delete_prefix(shards_uri(output, run))
     return Swept(parts=taken, uploads=store.sweep(output, older_seconds))
 
 
@@ -199,6 +223,16 @@ def latest(store: Store, output: str, run: str = "") -> str:
         found = ", ".join(there[-5:]) or "none"
         raise ConfigError(output, f"a run must have begun here{f' as `{run}`' if run else ''}, found {found}")
     return run or there[-1]
+
+
+def expected(store: Store, output: str, run: str, dubs: int) -> int:
+    """How many of a manifest's ``dubs`` a run will probably have to make: what the run before it left. A guess by
+    which a cluster is asked for nodes; nothing is left out for it.
+    """
+    before = [name for name in runs(store, output) if name < run]
+    told = standing(store, output, before[-1]).progress if before else None
+    done = sum(told.counts.get(state, 0) for state in (State.DONE, State.SKIPPED)) if told else 0
+    return max(1, dubs - done)
 
 
 def standing(store: Store, output: str, run: str) -> Standing:

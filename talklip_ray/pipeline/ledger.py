@@ -6,6 +6,7 @@ It is kept in the catalog's database. In memory are counts, and the parts of tit
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import groupby
@@ -15,6 +16,9 @@ from typing import Any
 from talklip_ray.pipeline.assemble import Done
 from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.records import Failure, Part, Row, State, load_failures, load_parts
+from talklip_ray.telemetry import BUSY_SECONDS, FAILURES, FRAMES, STAGE_SECONDS, record
+
+log = logging.getLogger(__name__)
 
 _OF = "title=(SELECT seq FROM titles WHERE id=?)"
 _NOTHING = {
@@ -86,13 +90,21 @@ class Ledger:
             "verdicts": json.dumps(done.verdicts, sort_keys=True),
         }
         self.stage_seconds["assemble"] += done.busy
+        record(STAGE_SECONDS, done.busy, stage="assemble")
+        record(BUSY_SECONDS, done.busy, stage="assemble")
         if self._end(done.title, done.language, State.DONE, story):
+            log.info("published", extra={"title": done.title, "language": done.language, "frames": done.num_frames})
             self.frames += done.num_frames
             self.num_bytes += done.num_bytes
             self.output_seconds += done.seconds
+            for verdict, count in done.verdicts.items():
+                record(FRAMES, count, verdict=verdict)
 
     def fail(self, failure: Failure) -> None:
         """Books a dead letter; without a language it is the whole title's."""
+        whose = {name: getattr(failure, name) for name in ("title", "language", "segment", "stage", "kind", "attempts")}
+        log.info("dead letter: %s", failure.message, extra=whose)
+        record(FAILURES, stage=failure.stage, error=failure.kind)
         self.catalog.reject(failure)
         self.errors[failure.kind] += 1
         story = {name: getattr(failure, name) for name in ("stage", "kind", "message", "retryable")}

@@ -21,11 +21,8 @@ from talklip_ray.pipeline.patience import may_pass
 from talklip_ray.pipeline.quarantine import failure, with_segment
 from talklip_ray.pipeline.run import Run
 from talklip_ray.pipeline.weights import weights_path
-from talklip_ray.records import Failure, Placement, Row, Segment
+from talklip_ray.records import SILENT, Failure, Placement, Row, Segment
 from talklip_ray.storage.uri import open_store
-
-SILENT = -1
-"""The step of a frame the dub says nothing on."""
 
 
 class Listen:

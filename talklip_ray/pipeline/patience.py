@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from talklip_ray.config import FaultsConfig
-from talklip_ray.errors import StoreError, TimeLimitError, TitleError, TransientStoreError, WorkerDiedError
+from talklip_ray.errors import FullError, StoreError, TimeLimitError, TitleError, TransientStoreError, WorkerDiedError
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join
+from talklip_ray.telemetry import RETRIES, record
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +44,22 @@ _MEMORY = {"MemoryError", "OutOfMemoryError"}
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same may succeed when it is tried again, here or by `talklip dub retry`."""
-    return isinstance(error, TransientStoreError | WorkerDiedError) or type(error).__name__ in _MEMORY
+    return isinstance(error, TransientStoreError | FullError | WorkerDiedError) or type(error).__name__ in _MEMORY
 
 
-def trying(faults: FaultsConfig) -> Retrying:
-    """Attempts at one piece of work, with growing, random pauses; the last error is raised as it is."""
+def trying(faults: FaultsConfig, stage: str) -> Retrying:
+    """Attempts at one piece of a stage's work, with growing, random pauses; the last error is raised as it is."""
+
+    def note(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        record(RETRIES, stage=stage, error=type(error).__name__)
+        log.info("attempt %d failed, there will be another: %s", state.attempt_number, error)
+
     return Retrying(
         stop=stop_after_attempt(faults.attempts),
         wait=wait_random_exponential(multiplier=faults.pause_seconds, max=60),
         retry=retry_if_exception(may_pass),
+        before_sleep=note,
         reraise=True,
     )
 

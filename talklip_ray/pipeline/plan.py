@@ -16,6 +16,7 @@ import numpy as np
 
 from talklip_ray.errors import TalklipError
 from talklip_ray.faces.track import margin
+from talklip_ray.logs import doing
 from talklip_ray.media.audio import AudioInfo, probe_audio
 from talklip_ray.media.probing import VideoInfo, probe_video
 from talklip_ray.pipeline.catalog import read_shard, titles_of, titles_text
@@ -27,6 +28,7 @@ from talklip_ray.records import Dub, Failure, Part, PictureFormat, Placement, Ro
 from talklip_ray.storage.commit import fingerprint, is_done, products
 from talklip_ray.storage.store import Stat, Store
 from talklip_ray.storage.uri import open_store
+from talklip_ray.telemetry import SEGMENTS, STAGE_SECONDS, record, timed
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +103,16 @@ class Plan:
             elif watch and (title.id, -1) in watch.culprits:
                 yield lost_title(title, watch.culprits[title.id, -1], self.name, attempts=2)
             else:
-                with watch.over([(title.id, -1)]) if watch else nullcontext():
+                watched = watch.over([(title.id, -1)]) if watch else nullcontext()
+                with watched, timed(STAGE_SECONDS, stage=self.name), doing(self.name, title=title.id):
                     found = self._survey(title)
                 if isinstance(found, Survey):
                     left += [_left(title.id, language, State.SKIPPED) for language in found.skipped]
                     if found.failures or found.parts:
                         yield work_row(None, failures=found.failures, parts=found.parts)
-                    yield from (work_row(segment) for segment in found.segments)
+                    for segment in found.segments:
+                        record(SEGMENTS, stage=self.name)
+                        yield work_row(segment)
                 else:
                     yield found
             if len(left) >= NEWS:
@@ -118,7 +123,7 @@ class Plan:
 
     def _survey(self, title: Title) -> Survey | Row:
         """What there is to do, or the row that says why nothing can be done."""
-        retrying = trying(self.run.config.faults)
+        retrying = trying(self.run.config.faults, self.name)
         try:
             return retrying(survey, self.store, self.run, title)
         except Exception as error:  # noqa: BLE001 - one bad title never stops the others
@@ -133,11 +138,11 @@ class Plan:
             yield from ((title, False) for title in titles_of(row["titles"]))
             return
         try:
-            titles = trying(self.run.config.faults)(read_shard, self.store, row["shard"])
+            titles = trying(self.run.config.faults, self.name)(read_shard, self.store, row["shard"])
             there: dict[tuple[str, str], Stat] = {}
             if row["which"] != ALL:
                 keys = [(title.id, dub.language) for title in titles for dub in title.dubs]
-                there = trying(self.run.config.faults)(products, self.store, self.run.output, keys)
+                there = trying(self.run.config.faults, self.name)(products, self.store, self.run.output, keys)
         except TalklipError:  # the driver sees that they never came back, and begins them once more
             log.exception("shard %s could not be planned", row["shard"])
             return
@@ -177,7 +182,7 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
     skipped: list[str] = []
     for dub in title.dubs:
         try:
-            etag, name, done = trying(run.config.faults)(_looked_up, store, run, title, dub, video.etag)
+            etag, name, done = trying(run.config.faults, Plan.name)(_looked_up, store, run, title, dub, video.etag)
             if done:
                 skipped.append(dub.language)
             else:
@@ -192,10 +197,10 @@ def survey(store: Store, run: Run, title: Title) -> Survey:
     staged: dict[str, dict[Span, Staged]] = {}
     for dub, etag, name in left:
         try:
-            sound = trying(run.config.faults)(_listen, store, dub, etag)
+            sound = trying(run.config.faults, Plan.name)(_listen, store, dub, etag)
             passes += takes(info, sound, dub, etag, title.sync_mode, name)
             staged[dub.language] = (
-                trying(run.config.faults)(staged_parts, store, run.output, title.id, dub.language, name)
+                trying(run.config.faults, Plan.name)(staged_parts, store, run.output, title.id, dub.language, name)
                 if run.output
                 else {}
             )

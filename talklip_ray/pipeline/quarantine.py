@@ -12,12 +12,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
+
+from tenacity import Retrying
 
 from talklip_ray.config import FaultsConfig
 from talklip_ray.errors import TalklipError
-from talklip_ray.pipeline.patience import Watch, may_pass, trying
+from talklip_ray.logs import doing
+from talklip_ray.pipeline.patience import Place, Watch, may_pass, trying
 from talklip_ray.records import Failure, Part, Row, Segment, dump, load_failures
+from talklip_ray.telemetry import SEGMENTS, STAGE_SECONDS, record
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +109,12 @@ def guarded(
         yield stage.idle(_lost(busy[0], watch.culprits[places[0]], stage.name, attempts=2))
         return
     started = time.perf_counter()
-    retrying = trying(faults if len(busy) == 1 else replace(faults, attempts=1))
+    retrying = trying(faults if len(busy) == 1 else replace(faults, attempts=1), stage.name)
     try:
         if len(busy) > 1 and watch and not (watch.suspects | set(watch.culprits)).isdisjoint(places):
             raise _Apart
         with watch.over(places) if watch else nullcontext():
-            done = retrying(lambda: list(stage(busy)))
+            done = retrying(_attempted, stage, busy, places, retrying)
     except Exception as error:  # noqa: BLE001 - the one place where any error becomes a row
         if len(busy) > 1:  # find the culprit: its neighbours are healthy
             for row in busy:
@@ -121,15 +125,25 @@ def guarded(
         return
     share = (time.perf_counter() - started) / len(busy)
     for row in done:
+        record(SEGMENTS, stage=stage.name)
+        record(STAGE_SECONDS, share, stage=stage.name)
         row = _timed(row, stage.name, share)
         yield row if row["segment"] else stage.idle(row)
+
+
+def _attempted(stage: Stage, rows: Sequence[Row], places: Sequence[Place], retrying: Retrying) -> list[Row]:
+    whose: dict[str, Any] = {"title": places[0][0], "segment": places[0][1]}
+    if len(places) > 1:
+        whose = {"segments": [f"{title}/{segment}" for title, segment in places]}
+    with doing(stage.name, **whose, attempt=int(retrying.statistics.get("attempt_number", 1))):
+        return list(stage(rows))
 
 
 class _Apart(Exception):  # noqa: N818 - nothing has failed
     """Rows that must not go together."""
 
 
-def _place(row: Row) -> tuple[str, int]:
+def _place(row: Row) -> Place:
     segment = Segment.from_json(row["segment"])
     return segment.title, segment.index
 

@@ -7,32 +7,32 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import pyarrow as pa
 import ray
+from ray._private.state import state as ray_state
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 
 from talklip_ray.config import Pools
 from talklip_ray.errors import ConfigError
-from talklip_ray.pipeline.assemble import Done, assemble_title
-from talklip_ray.pipeline.bounds_runner import bound_process, keep_in_bounds, spilled_bytes
+from talklip_ray.pipeline.assemble import Done
+from talklip_ray.pipeline.bounds_runner import keep_in_bounds, spilled_bytes
 from talklip_ray.pipeline.catalog import Catalog, shards_uri, write_shards
-from talklip_ray.pipeline.dub import Step, dub, work
-from talklip_ray.pipeline.history import Reporter, cost
+from talklip_ray.pipeline.dub import dub
+from talklip_ray.pipeline.history import Reporter, cost, expected
 from talklip_ray.pipeline.ledger import Ledger
-from talklip_ray.pipeline.patience import Watch
 from talklip_ray.pipeline.plan import shard_rows
 from talklip_ray.pipeline.quarantine import failure
 from talklip_ray.pipeline.results import Chunks, Summary, summarise, write_results
 from talklip_ray.pipeline.run import Run
-from talklip_ray.pipeline.scratch import sweep_scratch
-from talklip_ray.pipeline.sizing import check_fit, fitted
-from talklip_ray.records import Failure, Part, Row
+from talklip_ray.pipeline.sizing import check_fit, elastic, fitted, grown, shrinking
+from talklip_ray.pipeline.worker import Worker, assembled
+from talklip_ray.records import Failure, Part
+from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
 
 log = logging.getLogger(__name__)
@@ -64,27 +64,6 @@ def connect(address: str = "") -> None:
         raise ConfigError(target, f"{wanted}: {error}; `talklip doctor` looks further") from error
 
 
-class Worker:
-    """A stage as Ray Data wants it: columns in, columns out, one row a block."""
-
-    def __init__(self, step: Step, run: Run) -> None:
-        sweep_scratch()
-        bound_process(run.config.bounds)
-        self.stage, self.faults = step.stage(run), run.config.faults
-        store = open_store(run.config.storage)
-        self.watch = Watch(store, run.output, run.id, step.name, self.faults.stage_seconds)
-
-    def __call__(self, columns: dict[str, np.ndarray]) -> Iterator[dict[str, list[Any]]]:
-        for row in work(self.stage, list(_rows(columns)), self.faults, self.watch):
-            yield {name: [value] for name, value in row.items()}
-
-
-def _rows(columns: dict[str, np.ndarray]) -> Iterator[Row]:
-    names = list(columns)
-    for values in zip(*columns.values(), strict=True):
-        yield {n: v if isinstance(v, np.ndarray) else str(v) for n, v in zip(names, values, strict=True)}
-
-
 def build(run: Run, shards: Sequence[str], pools: Pools) -> Dataset:
     """The list of stages over a catalog in shards (URIs), as a lazy Ray Data pipeline in streaming mode."""
     context = DataContext.get_current()
@@ -109,7 +88,7 @@ def build(run: Run, shards: Sequence[str], pools: Pools) -> Dataset:
             batch_size=pool.rows,
             batch_format="numpy",
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(min_size=fewest, max_size=most, initial_size=fewest),
+            compute=ActorPoolStrategy(min_size=fewest, max_size=most, initial_size=pool.first or fewest),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory or None,
@@ -122,7 +101,7 @@ class Assembly:
 
     def __init__(self, run: Run, pools: Pools) -> None:
         self.run = ray.put(run)  # once: it may name thousands of titles' own weights
-        self.task = ray.remote(assemble_title).options(num_cpus=pools.assemble.cpus, max_retries=3)
+        self.task = ray.remote(assembled).options(num_cpus=pools.assemble.cpus, max_retries=3)
         self.most = pools.assemble.workers[1]
         self.waiting: deque[list[Part]] = deque()
         self.pending: dict[ray.ObjectRef[Done], list[Part]] = {}
@@ -161,6 +140,22 @@ def _assembly_failure(error: Exception, part: Part) -> Failure:
     )
 
 
+def pools_for(run: Run, store: Store, dubs: int) -> Pools:
+    """Pools for a manifest of ``dubs``, which fit the cluster as it is or as it may grow. Raises ConfigError where the
+    settings' own do not.
+    """
+    config = run.config
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    says = ray_state.get_max_resources_from_cluster_config()
+    can = {kind: says.get(kind, 0.0) if says else None for kind in ("CPU", "GPU")}
+    cpus = grown(have.get("CPU", 0.0), can["CPU"], config.scale.cpus)
+    gpus = grown(have.get("GPU", 0.0), can["GPU"], config.scale.gpus)
+    grows = cpus > have.get("CPU", 0.0) or gpus > have.get("GPU", 0.0)
+    pools = config.pools or (shrinking(fitted(cpus, gpus)) if grows else fitted(cpus, gpus))
+    check_fit(pools, cpus, gpus)
+    return elastic(pools, expected(store, run.output, run.id, dubs)) if grows else pools
+
+
 def dub_catalog(
     run: Run,
     catalog: Catalog,
@@ -174,14 +169,11 @@ def dub_catalog(
     Expects ``connect`` to have been called. Raises ConfigError when the workers do not fit the cluster.
     """
     started = time.perf_counter()
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    pools = run.config.pools or fitted(cpus, gpus)
-    check_fit(pools, cpus, gpus)
     ledger = Ledger(catalog)
     for gone in lost:
         ledger.fail(gone)
     store = open_store(run.config.storage)
+    pools = pools_for(run, store, catalog.num_dubs)
     config = replace(run.config, pools=pools)
     reporter, chunks = Reporter(store, replace(run, config=config)), Chunks(store, run)
     reporter.note(ledger)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from talklip_ray.config import Pool, Pools
 from talklip_ray.errors import ConfigError
@@ -47,9 +47,48 @@ def fitted(cpus: float, gpus: float) -> Pools:
     )
 
 
+def by_stage(pools: Pools) -> dict[str, Pool]:
+    return {field.name: getattr(pools, field.name) for field in fields(pools)}
+
+
+def elastic(pools: Pools, titles: int) -> Pools:
+    """The same pools for a cluster that scales itself: they begin with what ``titles`` can keep busy, so that a run
+    need not grow from the fewest.
+    """
+
+    def begun(pool: Pool) -> Pool:
+        fewest, most = pool.workers
+        return replace(pool, first=pool.first or max(fewest, min(titles, most)))
+
+    return Pools(**{name: begun(pool) for name, pool in by_stage(pools).items()})
+
+
+def shrinking(pools: Pools) -> Pools:
+    """The same pools, which give back at the end of a run what is idle."""
+    return Pools(**{name: replace(pool, workers=(1, pool.workers[1])) for name, pool in by_stage(pools).items()})
+
+
+def grown(have: float, can: float | None, most: float) -> float:
+    """How much of a resource to reckon with: what there is, and what the cluster can get of ``most`` (0: any). None:
+    it does not say what it can get, and ``most`` is believed.
+    """
+    if can is None:
+        return max(have, most)
+    return max(have, min(can, most) if most else can)
+
+
 def check_fit(pools: Pools, cpus: float, gpus: float) -> None:
-    """Raises ConfigError when the fewest workers of all stages together do not fit: Ray would wait without a word."""
-    named = {f.name: getattr(pools, f.name) for f in fields(pools)}
+    """Raises ConfigError when the fewest workers of all stages together do not fit: Ray would wait without a word.
+
+    Also where nothing is to be had: workers that ask for nothing would all run on the head.
+    """
+    if not cpus:
+        raise ConfigError(
+            "cluster",
+            "there must be nodes with CPUs for work, or an autoscaler that can start some, found none; add nodes, or "
+            "say with `scale.cpus` how many CPUs the cluster may grow to",
+        )
+    named = by_stage(pools)
     for resource, have in (("cpus", cpus), ("gpus", gpus)):
         need = {name: getattr(pool, resource) * pool.workers[0] for name, pool in named.items()}
         if sum(need.values()) > have + 1e-6:

@@ -39,6 +39,8 @@ _ACCESS = {
     "401": "Check the credentials in the environment or the profile",
     "403": "Check the credentials and their rights here (without s3:ListBucket a missing object is 403)",
 }
+_ELSEWHERE = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307"}
+"""The bucket lies in another region than was asked."""
 _PASSING = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "429"}
 _PASSING |= {"RequestTimeoutException", "ThrottlingException", "TooManyRequests"}
 # A body that was damaged on its way to the store. botocore, to which these are mistakes of ours, does not repeat them.
@@ -125,6 +127,11 @@ def _by_code(uri: str, error: boto.ClientError) -> TalklipError:
         return NotFoundError(uri, "must exist, found no such object, or no such bucket. Check the URI")
     if code in _FULL or status == 507:
         return FullError(uri, f"needs room in the store, refused with {code}. Free some space or raise the quota")
+    if code in _ELSEWHERE:
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        region = error.response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+        hint = f"Set storage.region, or AWS_REGION, to {region or 'its own'}"
+        return AccessError(uri, f"must be asked for in its bucket's own region, refused with {code}. {hint}")
     if code in _ACCESS:
         return AccessError(uri, f"must be allowed, refused with {code}. {_ACCESS[code]}")
     if code in _PASSING or status in {408, 429, 500, 502, 503, 504}:

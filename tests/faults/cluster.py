@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,12 +58,17 @@ class Node:
         commands = [processes.command_of(pid) for pid in processes.descendants(self.keeper.pid)]
         return not any(" start --" in one for one in commands) and any("/raylet/raylet " in one for one in commands)
 
+    @property
+    def metrics(self) -> str:
+        """Where its agent serves them."""
+        return f"{self.address or '127.0.0.1'}:{self.ports.ports[3]}"
+
     def workers(self) -> list[int]:
         """Processes that work for a stage or assemble a title."""
         return sorted(
             pid
             for pid in processes.descendants(self.keeper.pid)
-            if processes.command_of(pid).startswith(("ray::MapWorker", "ray::assemble_title"))
+            if processes.command_of(pid).startswith(("ray::MapWorker", "ray::assembled"))
         )
 
     @contextlib.contextmanager
@@ -107,6 +113,11 @@ def can_mount() -> bool:
     return os.geteuid() == 0 and shutil.which("unshare") is not None
 
 
+def head_port() -> int:
+    """A free one below those that Ray gives its workers."""
+    return next(port for port in random.sample(range(6_600, 9_900), 100) if is_free("", port))
+
+
 @dataclass
 class Cluster:
     """``with Cluster(environment, log) as cluster:`` has a head and ``size`` more nodes."""
@@ -114,11 +125,13 @@ class Cluster:
     environment: dict[str, str]
     log: Path
     size: int = 2
+    dashboard: int = 0
+    """Port of the dashboard, which takes jobs; 0: none."""
     nodes: list[Node] = field(default_factory=list)
 
     def __enter__(self) -> Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="tlr-", dir="/tmp"))  # short: sockets lie in it
-        self.port = next(port for port in random.sample(range(6_600, 9_900), 100) if is_free("", port))
+        self.port = head_port()
         try:
             self.head = self._start("", "--head", f"--port={self.port}", f"--temp-dir={self.folder}", cpus=0)
             self.complete()
@@ -148,6 +161,20 @@ class Cluster:
         self.nodes.remove(node)
         node.kill()
 
+    def drain(self, node: Node, seconds: float) -> None:
+        """What `ray start --block` does on SIGTERM: from now on the node is to be gone in so many seconds."""
+        code = f"""
+            import ray
+            from ray.scripts.scripts import cli
+            ray.init({self.address!r}, logging_level="ERROR", log_to_driver=False)
+            (node,) = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeManagerAddress"] == {node.address!r}]
+            ray.shutdown()
+            cli(["drain-node", "--address={self.address}", f"--node-id={{node}}", "--reason-message=a test",
+                 "--reason=DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds={round(seconds)}"])
+        """
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        subprocess.run(command, env=self.environment, check=True, capture_output=True, timeout=60)
+
     def complete(self) -> None:
         """Starts nodes for those that are missing or have died."""
         for node in [node for node in self.nodes if not node.is_up()]:
@@ -162,6 +189,11 @@ class Cluster:
             node.kill()
         self.nodes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _dashboard(self) -> tuple[str, ...]:
+        if not self.dashboard:
+            return ("--include-dashboard=false",)
+        return "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}"
 
     def _start(self, address: str, *options: str, cpus: int) -> Node:
         ports = PortBlock()
@@ -180,7 +212,7 @@ class Cluster:
             *(f"--runtime-env-agent-port={runtime}", f"--metrics-export-port={metrics}"),
             *(f"--node-manager-port={manager}", f"--object-manager-port={objects}"),
             *("--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false", "--disable-usage-stats"),
-            *(("--include-dashboard=false", f"--ray-client-server-port={client}") if cpus == 0 else ()),
+            *((*self._dashboard(), f"--ray-client-server-port={client}") if cpus == 0 else ()),
         ]
         with self.log.open("ab") as log:
             keeper = subprocess.Popen(

@@ -75,6 +75,8 @@ class Moment:
 
 
 HOLD_SECONDS = 0.4
+DRAIN_SECONDS = 15.0
+"""Clouds give 30 to 120 s; the small catalog is dubbed in less."""
 MOMENTS = (
     Moment("request", "", "", 0.4),
     Moment("part", "PUT", r"/_talklip/parts/", 0.3),
@@ -111,6 +113,17 @@ def kill_node(scene: Scene, draw: random.Random) -> None:
     scene.note(f"node {node.address} with {len(node.workers())} workers")
     scene.cluster.kill(node)
     time.sleep(draw.uniform(0, 5))
+    scene.cluster.complete()
+
+
+def drain_node(scene: Scene, draw: random.Random) -> None:
+    """A preemption that is told of: the node is to be gone in some seconds, and is."""
+    nodes = scene.cluster.nodes
+    node = draw.choice([node for node in nodes if node.workers()] or nodes)
+    scene.note(f"node {node.address} with {len(node.workers())} workers")
+    scene.cluster.drain(node, DRAIN_SECONDS)
+    time.sleep(DRAIN_SECONDS)
+    scene.cluster.kill(node)
     scene.cluster.complete()
 
 
@@ -175,6 +188,7 @@ KINDS: dict[str, Strike] = {
     "kill driver": kill_driver,
     "kill worker": kill_worker,
     "kill node": kill_node,
+    "drain node": drain_node,
     "kill driver and cluster": kill_everything,
     "kill S3 server": kill_server,
     "refuse": through_proxy("refuse", 15),

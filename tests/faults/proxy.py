@@ -101,13 +101,13 @@ class FaultProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.close()
         asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     async def _finish(self) -> None:
+        self._server.close()  # here: a connection that ends meanwhile, in this thread, closes it as well
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -18,7 +18,8 @@ def test_work_that_hangs_or_kills_its_process_is_lost_alone(tmp_path):
         from talklip_ray.config import Pool, load
         from talklip_ray.pipeline.dub import Step
         from talklip_ray.pipeline.run import Run
-        from talklip_ray.pipeline.runner import Worker, connect
+        from talklip_ray.pipeline.runner import connect
+        from talklip_ray.pipeline.worker import Worker
         from tests.pipeline.test_patience import row
 
         class Sleepy:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from talklip_ray.config import DubConfig, load
-from talklip_ray.errors import ConfigError, FullError
+from talklip_ray.errors import ConfigError, TooLargeError
 from talklip_ray.pipeline.assemble import assemble_title
 from talklip_ray.pipeline.run import Run
 from tests.elsewhere import said
@@ -46,7 +46,7 @@ def test_what_an_object_store_spills_is_counted():
 def test_a_title_larger_than_the_scratch_disk_is_a_dead_letter_before_anything_is_fetched():
     run = Run(id="r", output="/o", config=load(None, {"bounds.scratch_gb": "0.5"}), weights="", weights_digest="")
     large = replace(part(), num_bytes=300_000_000)
-    with pytest.raises(FullError, match=r"at most 0.5 GB of temporary disk .*, found 0.6 GB for fr"):
+    with pytest.raises(TooLargeError, match=r"at most 0.5 GB of temporary disk .*, found 0.6 GB for fr"):
         assemble_title(run, [large])
 
 

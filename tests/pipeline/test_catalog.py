@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from talklip_ray.pipeline.preflight import prepare_run
 from talklip_ray.records import Dub, State, Title
 from talklip_ray.storage.commit import record_uri
 from talklip_ray.storage.uri import open_store
+from talklip_ray.telemetry import FAILURES, FRAMES, Tally, recording
 from tests.pipeline.test_ledger import done, lost, title
 from tests.talking import settings
 
@@ -28,8 +30,12 @@ def names(titles):
 
 
 def test_titles_survive_the_trip_to_the_planner():
-    wanted = [title(), replace(title("u", languages=("de",)), priority=3)]
+    odd = Dub(language="fr", audio='s3://in/"é\\ü\u2028 .wav', offset=Fraction(-1, 3))
+    wanted = [replace(title("u", languages=("de",)), priority=3), title(), replace(title("v"), dubs=(odd,))]
     assert list(titles_of(titles_text(wanted))) == wanted
+    texts = list(Catalog.of(wanted).pending())
+    assert [priority for priority, _ in texts] == [3, 0, 0]
+    assert list(titles_of("".join(text for _, text in texts))) == wanted
 
 
 def test_shards_hold_every_title_once_and_the_urgent_ones_first(tmp_path):
@@ -49,15 +55,18 @@ def test_only_what_nothing_is_known_of_is_begun_again():
     book = Ledger(catalog)
     book.finish(done("fr"))  # of t
     book.fail(replace(lost(), title="u", language=""))
-    left = list(catalog.pending())
+    left = list(titles_of("".join(text for _, text in catalog.pending())))
     assert [(one.id, [dub.language for dub in one.dubs]) for one in left] == [("t", ["de"]), ("v", ["fr", "de"])]
 
 
 def test_what_has_ended_stays_as_it_is():
-    book = Ledger(Catalog.of([title()]))
-    book.finish(done("fr"))
-    book.fail(lost("fr"))
-    book.finish(done("fr"))
+    book, tally = Ledger(Catalog.of([title()])), Tally()
+    with recording(tally):
+        book.finish(done("fr"))
+        book.fail(lost("fr"))
+        book.finish(done("fr"))
+    assert tally.total(FAILURES) == 1
+    assert tally.total(FRAMES) == sum(done("fr").verdicts.values())
     assert (book.state("t", "fr"), book.counts()["done"], book.frames) == (State.DONE, 1, 25)
     assert book.ended == [("t", "fr")]
 
@@ -86,7 +95,7 @@ def half_done(made, tmp_path):
     run = prepare_run(config, str(tmp_path / "out"))
     for one in titles[:2]:
         assert dub_here(run, one).counts["done"] == 1
-    (shard,) = write_shards(STORE, titles, str(tmp_path / "shards"), size=9, seed="")
+    (shard,) = write_shards(STORE, Catalog.of(titles).pending(), str(tmp_path / "shards"), size=9, seed="")
     return run, titles, shard
 
 

@@ -18,13 +18,13 @@ from talklip_ray.media.picture import Picture
 from talklip_ray.pipeline.catalog import titles_text
 from talklip_ray.pipeline.compose import Compose
 from talklip_ray.pipeline.generate import Generate
-from talklip_ray.pipeline.listen import SILENT, Listen
+from talklip_ray.pipeline.listen import Listen
 from talklip_ray.pipeline.locate import Locate
 from talklip_ray.pipeline.one import dub_here
 from talklip_ray.pipeline.plan import Plan, title_row
 from talklip_ray.pipeline.preflight import one_title, prepare_run
 from talklip_ray.pipeline.run import Run
-from talklip_ray.records import Dub, Row, Segment, SyncMode, Title, Verdict
+from talklip_ray.records import SILENT, Dub, Row, Segment, SyncMode, Title, Verdict
 from tests.elsewhere import said
 from tests.pipeline.conftest import Made
 from tests.talking import settings, small_dub

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -15,8 +16,19 @@ from talklip_ray.cli_runs import wanted_again
 from talklip_ray.config import DubConfig, StorageConfig, load
 from talklip_ray.errors import ConfigError
 from talklip_ray.pipeline import history
-from talklip_ray.pipeline.catalog import Catalog
-from talklip_ray.pipeline.history import Progress, Reporter, begin, cost, counted, latest, only, runs, standing
+from talklip_ray.pipeline.catalog import Catalog, shards_uri
+from talklip_ray.pipeline.history import (
+    Progress,
+    Reporter,
+    begin,
+    cost,
+    counted,
+    expected,
+    latest,
+    only,
+    runs,
+    standing,
+)
 from talklip_ray.pipeline.ledger import Ledger
 from talklip_ray.pipeline.manifest import Manifest
 from talklip_ray.pipeline.run import Run
@@ -24,6 +36,7 @@ from talklip_ray.records import Failure
 from talklip_ray.storage.atomic import LEFTOVER
 from talklip_ray.storage.commit import parts_uri, run_uri
 from talklip_ray.storage.uri import join, open_store
+from talklip_ray.telemetry import RUN_ACTIVE, Tally, recording
 from tests.pipeline.test_ledger import done, title
 
 STORE = open_store(StorageConfig())
@@ -180,6 +193,11 @@ def test_what_runs_that_died_have_left_is_taken_away_and_no_more(tmp_path, monke
     assert "0 staged parts, 1 unfinished" in kept.output
     assert not old.exists()
     begin(STORE, run_in(tmp_path, "20261124T000000-bb"))
+    left, needed = (join(shards_uri(str(tmp_path), one), "0.jsonl.gz") for one in (run.id, "20261124T000000-bb"))
+    for shard in (left, needed):
+        STORE.write(shard, b"titles")
+    CliRunner().invoke(app, ["gc", str(tmp_path), "--keep-parts"])
+    assert [Path(shard).exists() for shard in (left, needed)] == [False, True]
     busy = CliRunner().invoke(app, ["gc", str(tmp_path)])
     assert busy.exit_code == 2
     assert "20261124T000000-bb" in busy.output
@@ -196,7 +214,8 @@ def test_what_runs_that_died_have_left_is_taken_away_and_no_more(tmp_path, monke
 def test_a_run_says_that_it_goes_on_while_nothing_comes_back(tmp_path) -> None:
     run = run_in(tmp_path)
     begin(STORE, run)
-    with Reporter(STORE, run, every=0.05) as reporter:
+    tally = Tally()
+    with recording(tally), Reporter(STORE, run, every=0.05) as reporter:
         reporter.note(Ledger(Catalog.of([title()])))
         first = standing(STORE, run.output, run.id).progress.at
         until = time.monotonic() + 20
@@ -204,3 +223,19 @@ def test_a_run_says_that_it_goes_on_while_nothing_comes_back(tmp_path) -> None:
             time.sleep(0.02)
     assert told.at > first
     assert told.counts["pending"] == 2
+    assert tally.counts["talklip_run_elapsed_seconds", ()] > 1  # whoever reads the metrics is told too
+    assert tally.total(RUN_ACTIVE) == 1
+    with recording(tally):
+        reporter.note(Ledger(Catalog.of([title()])), last=True)
+    assert tally.total(RUN_ACTIVE) == 0
+
+
+def test_what_the_run_before_has_done_is_not_expected_again(tmp_path) -> None:
+    assert expected(STORE, str(tmp_path), "29990101T000000-aa", 7) == 7
+    run, book = run_in(tmp_path), Ledger(Catalog.of([title()]))
+    begin(STORE, run)
+    book.finish(done("fr"))
+    Reporter(STORE, run).note(book)
+    assert expected(STORE, run.output, "29990101T000000-aa", 7) == 6
+    assert expected(STORE, run.output, run.id, 7) == 7  # not of itself
+    assert expected(STORE, run.output, "29990101T000000-aa", 1) == 1

@@ -10,11 +10,12 @@ from fractions import Fraction
 import pytest
 
 from talklip_ray.config import FaultsConfig, StorageConfig, load
-from talklip_ray.errors import ConfigError, MediaError, TransientStoreError
+from talklip_ray.errors import ConfigError, FullError, MediaError, TransientStoreError
 from talklip_ray.pipeline.patience import CRASHES, EXIT_HUNG, Hung, Watch, known_hung, may_pass, note_hung
 from talklip_ray.pipeline.quarantine import guarded, work_row
 from talklip_ray.records import Placement, Segment, load_failures
 from talklip_ray.storage.uri import open_store
+from talklip_ray.telemetry import RETRIES, SEGMENTS, Tally, recording
 from tests.pipeline.test_ledger import FORM
 
 FAULTS = FaultsConfig(pause_seconds=0.0)
@@ -82,9 +83,12 @@ class OutOfMemoryError(RuntimeError):
 
 
 def test_what_may_pass_is_tried_again_and_passes() -> None:
-    stage = Doing(film=throttled(2))
-    (done,) = guarded(stage, [row()], FAULTS)
+    stage, tally = Doing(film=throttled(2)), Tally()
+    with recording(tally):
+        (done,) = guarded(stage, [row()], FAULTS)
     assert done["done"]
+    assert tally.total(RETRIES, stage=stage.name, error="TransientStoreError") == 2
+    assert tally.total(SEGMENTS, stage=stage.name) == 1
     assert load_failures(done["failures"]) == []
     assert len(stage.calls) == 3
 
@@ -111,6 +115,7 @@ def test_lack_of_memory_separates_a_batch_first_and_is_tried_again() -> None:
     assert [one["done"] for one in done] == [True, True, True]
     assert stage.calls == [["small", "big", "other"], ["small"], ["big"], ["big"], ["other"]]
     assert may_pass(MemoryError())
+    assert may_pass(FullError("/", "full"))  # others make room when they are done
     assert not may_pass(ValueError())
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from talklip_ray.config import StorageConfig
 from talklip_ray.errors import (
@@ -25,6 +26,7 @@ from talklip_ray.storage.blocks import BLOCK_BYTES
 from talklip_ray.storage.embedded import EmbeddedS3
 from talklip_ray.storage.retries import OF_THIS_PROCESS
 from talklip_ray.storage.s3 import PART_BYTES
+from talklip_ray.storage.s3_errors import s3_call
 from talklip_ray.storage.store import PreconditionFailedError, Store
 from talklip_ray.storage.uri import open_store
 from talklip_ray.telemetry import STORE_BYTES, STORE_SECONDS, Tally, install
@@ -253,6 +255,7 @@ def test_a_missing_bucket_is_not_made(store: Store, call: str) -> None:
     [
         (403, "AccessDenied", AccessError),
         (400, "ExpiredToken", AccessError),
+        (400, "AuthorizationHeaderMalformed", AccessError),
         (507, "InsufficientStorage", FullError),
         (500, "InternalError", TransientStoreError),
         (400, "InvalidArgument", StoreError),
@@ -265,6 +268,20 @@ def test_a_refusal_names_who_must_act(
     with pytest.raises(StoreError, match=f"refused with {code}") as caught:
         shaky.write(f"{folder}/a", b"")
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("where", ["Region", "x-amz-bucket-region"])
+def test_a_bucket_of_another_region_is_said_to_be(where: str) -> None:
+    """No server of the tests knows regions: the answer is as S3 documents it."""
+    answer = {"Error": {"Code": "PermanentRedirect"}, "ResponseMetadata": {"HTTPStatusCode": 301, "HTTPHeaders": {}}}
+    answer["Error" if where == "Region" else "ResponseMetadata"] |= (
+        {"Region": "eu-north-1"} if where == "Region" else {"HTTPHeaders": {where: "eu-north-1"}}
+    )
+    with (
+        pytest.raises(AccessError, match=r"Set storage\.region, or AWS_REGION, to eu-north-1"),
+        s3_call("s3://b/k", "head"),
+    ):
+        raise ClientError(answer, "HeadObject")
 
 
 def test_an_endpoint_nobody_listens_at_is_transient_and_named() -> None:
