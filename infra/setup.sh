@@ -35,6 +35,7 @@ find_python() {
 missing_packages() {
   local python=$1
   command -v espeak-ng >/dev/null || echo espeak-ng
+  command -v promtool >/dev/null && command -v prometheus >/dev/null || echo prometheus
   command -v c++ >/dev/null || command -v g++ >/dev/null || echo g++
   [ -n "$python" ] || { echo python3.11; python=python3.11; }
   "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3.11-venv
@@ -68,6 +69,10 @@ install_packages() {
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } </dev/null >"$log" 2>&1 ||
     { tail -n 15 "$log" >&2; stop "apt-get could not install these packages. Run, then try again:
     $command"; }
+  # Debian starts what it installs; only the programs are wanted here. (A container has no services to stop.)
+  if [[ " $* " == *" prometheus "* && -d /run/systemd/system ]]; then
+    "${root[@]}" systemctl disable --now --quiet prometheus || say "the service prometheus runs now and is not needed"
+  fi
   rm -f "$log"
 }
 
@@ -97,7 +102,7 @@ Install it, or name one: PYTHON=/path/to/python3.11 make setup"
   say "installing Python packages into $VENV (minutes the first time; watch $LOG)"
   logged "${pip[@]}" --upgrade pip setuptools wheel
   # deepspeed comes as source; without this its build environment would take whatever setuptools is newest that day.
-  logged "${pip[@]}" --build-constraint constraints.txt --editable '.[dev,synthetic,clouds]'
+  logged "${pip[@]}" --build-constraint constraints.txt --editable '.[dev,synthetic,clouds,tracing]'
   logged "${pip[@]}" --no-deps "${WITHOUT_DEPENDENCIES[@]}"
   echo "$digest" >"$STAMP"
   say "done"
