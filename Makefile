@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup test check bench demo starter synthesize train-smoke parity fuzz faults soak clean
+.PHONY: help setup test check bench demo starter synthesize train-smoke parity fuzz faults soak rehearsal image-check clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -50,6 +50,12 @@ soak: setup ## a two-hour title and two thousand short ones: memory flat, no slo
 
 faults: setup ## dub a small catalog while something goes wrong, again and again: RUNS=N SEED=N
 	python -m tests.faults.harness --runs $(or $(RUNS),100) --seed $(or $(SEED),0) $(ARGS)
+
+rehearsal: setup ## a night on a cluster: three nodes, S3, Prometheus, a drained node, a killed one, the bill
+	python -m tests.e2e.rehearsal
+
+image-check: setup ## the container image's layers, built in a root of their own and tried; root, debootstrap, minutes
+	python -m tests.infra.image $(ARGS)
 
 parity: setup ## the released code's own numbers, member by member; GOLDEN=DIR SEED_OFFSET=N
 	python -m tests.parity.run $(if $(GOLDEN),--golden "$(GOLDEN)") $(if $(SEED_OFFSET),--seed-offset $(SEED_OFFSET)) $(ARGS)

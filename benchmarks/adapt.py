@@ -41,6 +41,7 @@ from benchmarks.machine import RESULTS, describe, save
 from talklip_ray.config import AdaptConfig, LocateConfig
 from talklip_ray.evaluation.mouth import MouthMeter, correlation
 from talklip_ray.faces.compose import blend
+from talklip_ray.faces.crops import located
 from talklip_ray.faces.detect import Detector, detector_of
 from talklip_ray.faces.track import needed
 from talklip_ray.media.features import STEPS_PER_SECOND
@@ -57,7 +58,6 @@ from talklip_ray.synthetic.portrait import the_portrait
 from talklip_ray.synthetic.speech import Utterance, speak
 from talklip_ray.training.adapting import adapt
 from talklip_ray.training.batches import assemble
-from talklip_ray.training.framing import located
 from talklip_ray.training.material import Subject, gather
 from talklip_ray.training.reading import Sample
 from talklip_ray.training.windows import Window

@@ -163,8 +163,8 @@ def spent_on(title: Title, config: DubConfig, output: Path) -> Spent:
                 book("assemble")
         began = processor_seconds()
     ledger.close()
-    if ledger.failures:
-        raise SystemExit(f"{title.id} must be dubbed to be measured: {ledger.failures[0].message}")
+    if lost := next(ledger.letters(), None):
+        raise SystemExit(f"{title.id} must be dubbed to be measured: {lost.message}")
     return dict(spent)
 
 

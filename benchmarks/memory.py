@@ -34,6 +34,7 @@ from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.pipeline.dub import Step
 from talklip_ray.pipeline.preflight import one_title, prepare_run
 from talklip_ray.pipeline.run import Run
+from talklip_ray.pipeline.worker import Worker
 from talklip_ray.records import SyncMode
 from tests.faults.processes import descendants
 
@@ -43,7 +44,6 @@ NOTES = "TALKLIP_BENCH_NOTES"
 STAGES = ("driver", "plan", "locate", "listen", "generate", "compose", "assemble")
 
 out = Console()
-Worker = runner.Worker
 
 
 class Named(Worker):
@@ -109,7 +109,7 @@ class Watch:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
         title = words[0] if words else ""
         if title.startswith("ray::"):
-            return "assemble" if "assemble_title" in title else "ray: " + title.removeprefix("ray::")
+            return "assemble" if "assembled" in title else "ray: " + title.removeprefix("ray::")
         script = next((word for word in words if word.endswith(".py")), title)
         return ("ray: " if "/ray/" in script else "child: ") + Path(script).stem
 
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="memory", help="the result's name below benchmarks/results")
     args = parser.parse_args(argv)
     lengths = args.seconds or [60 * minutes for minutes in args.minutes]
-    runner.Worker = Named  # type: ignore[misc]
+    runner.Worker = Named  # type: ignore[attr-defined]
     runs = []
     try:
         config = load(None, {"generate.weights": args.weights})

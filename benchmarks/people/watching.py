@@ -219,7 +219,7 @@ def _psnr(total_2: Doubles) -> float:
 
 def _ssim(source: Image, shown: Image, box_4: tuple[int, int, int, int]) -> float:
     lower, shown_lower = _halves(source, box_4)[0], _halves(shown, box_4)[0]
-    return float(structural_similarity(lower, shown_lower, channel_axis=2))  # type: ignore[no-untyped-call]
+    return float(structural_similarity(lower, shown_lower, channel_axis=2))
 
 
 def _score(flicker: FlickerMeter) -> Flicker | None:
