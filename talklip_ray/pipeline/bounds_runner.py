@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 GB = 1_000_000_000
 WAITING = 64
 """Rows between two stages. More than any stage takes at once, less than a long film has segments."""
+RELEASE_SECONDS = 1.0
+"""While no worker of the next stage is up, which may take a node's boot, Ray Data holds the run for stuck and reads a
+row past all limits, each time it looks unless told how often."""
 TELL_SECONDS = 1.0
 STAGES = [step.name for step in dub(Pools())]
 
@@ -100,3 +103,4 @@ def spilled_bytes() -> int:
 def keep_queues_short(context: DataContext) -> None:
     policies = [*ENABLED_BACKPRESSURE_POLICIES, ShortQueues]
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
+    context.output_backpressure_guard_release_interval_s = RELEASE_SECONDS

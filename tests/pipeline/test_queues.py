@@ -26,6 +26,7 @@ def lead(tmp_path, *, short: bool) -> int:
 
         class Slow:
             def __init__(self):
+                time.sleep(4)  # as a network loads, or a node boots
                 self.taken = self.most = 0
             def __call__(self, batch):
                 time.sleep(0.002)
