@@ -148,7 +148,7 @@ def watch(address: str, folder: Path, titles: int) -> tuple[int, float, list[Loo
     rows = [{"id": f"t{n:02d}", "video": str(video), "language": "fr", "audio": str(audio)} for n in range(titles)]
     (folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     command = [sys.executable, "-m", "talklip_ray.cli", "dub", "run", str(folder / "m.jsonl"), "-o", str(folder / "o")]
-    command += ["--address", address, "--set", "plan.segment_seconds=2"]
+    command += ["--address", address, "--set", "plan.segment_seconds=2", "--set", "generate.device=cpu"]
     for kind in KINDS:
         most = sum(node["resources"].get(kind, 0) * node["max_workers"] for node in NODES.values())
         command += ["--set", f"scale.{kind.lower()}s={most}"]

@@ -72,6 +72,9 @@ class GenerateConfig:
     """``starter``, or the path or URI of a safetensors file made by ``talklip weights import`` or training."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU computes it natively, else fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: on Ray a GPU where `pools.generate` has any, which then must work, else the processor; without Ray a GPU if
+    there is one."""
     batch_frames: int = 64
     """Crops that go through the network at once; halved where memory does not suffice."""
     deterministic: bool = False

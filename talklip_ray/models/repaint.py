@@ -21,6 +21,7 @@ from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import Voice
 from talklip_ray.models.audio_global import window_of, window_span
 from talklip_ray.models.checkpoints import load_network
+from talklip_ray.models.devices import choose_device
 from talklip_ray.models.inputs import VoiceSpan, check_spans, face_input, mel_windows, to_crops
 from talklip_ray.models.layers import fold_norms
 from talklip_ray.models.talklip import SIDE, TalkLip
@@ -46,7 +47,7 @@ class Repainter:
     Args:
         path: weights that ``talklip weights`` or training wrote. WeightsError if they are not.
         precision: auto takes bf16 where the processor or GPU computes it natively.
-        device: torch's name of one; "" takes a GPU if there is one.
+        device: torch's name of one; "" takes a GPU if there is one. ConfigError where torch cannot use it.
         batch_frames: crops that go through the network at once, at most.
         threads: processor threads for all of torch in this process; 0 leaves them alone.
         deterministic: the same call gives the same bits each time: one thread, algorithms that do not race, batches
@@ -58,14 +59,14 @@ class Repainter:
         path: Path | str,
         *,
         precision: Precision = "auto",
-        device: str | None = None,
+        device: str = "",
         batch_frames: int = 64,
         threads: int = 0,
         deterministic: bool = False,
     ) -> None:
         if threads or deterministic:
             torch.set_num_threads(1 if deterministic else threads)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = choose_device(device)
         self.deterministic = deterministic
         if deterministic and self.device.type == "cuda":
             _settle_cuda()

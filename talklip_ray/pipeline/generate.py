@@ -17,6 +17,7 @@ import numpy as np
 from talklip_ray.models.inputs import VoiceSpan
 from talklip_ray.models.repaint import Repainter
 from talklip_ray.pipeline.run import Run
+from talklip_ray.pipeline.sizing import device
 from talklip_ray.pipeline.weights import weights_path
 from talklip_ray.records import SILENT, Row, Segment, Verdict
 from talklip_ray.storage.uri import open_store
@@ -63,7 +64,13 @@ class Generate:
     def _repainter(self, title: str, batch: int) -> Repainter:
         config = self.run.config.generate
         path = weights_path(open_store(self.run.config.storage), self.run, title)
-        return Repainter(path, precision=config.precision, batch_frames=batch, deterministic=config.deterministic)
+        return Repainter(
+            path,
+            precision=config.precision,
+            device=device(self.run.config),
+            batch_frames=batch,
+            deterministic=config.deterministic,
+        )
 
     def _repainted(self, rows: Sequence[Row], repaint: Repainter) -> Iterator[Row]:
         """With ``deterministic`` a row's batches must not depend on its neighbours, nor on the placements beside one:

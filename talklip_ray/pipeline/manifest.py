@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from talklip_ray.errors import ManifestError, SourceChangedError, StoreError
 from talklip_ray.pipeline.catalog import Catalog
 from talklip_ray.records import Dub, Failure, SyncMode, Title
+from talklip_ray.storage.address import absolute
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join
 
@@ -163,7 +164,7 @@ def _title(uri: str, raw: Any) -> Title:
     if isinstance(raw, ValueError):
         raise raw
     row = _TitleRow.model_validate(raw)
-    base = uri.rsplit("/", 1)[0] if "/" in uri else "."
+    base = absolute(uri).rsplit("/", 1)[0]
     return Title(
         id=row.id,
         video=_absolute(base, row.video),

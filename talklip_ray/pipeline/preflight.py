@@ -19,8 +19,9 @@ from talklip_ray.pipeline.catalog import batches
 from talklip_ray.pipeline.history import begin
 from talklip_ray.pipeline.plan import survey
 from talklip_ray.pipeline.run import Run, new_run_id
-from talklip_ray.pipeline.weights import checked_weights
+from talklip_ray.pipeline.weights import SHIPPED, checked_weights
 from talklip_ray.records import Dub, SyncMode, Title
+from talklip_ray.storage.address import absolute
 from talklip_ray.storage.commit import product_uri
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import open_store
@@ -53,14 +54,15 @@ def prepare_run(config: DubConfig, output: str, *, manifest: str = "", until: fl
     Raises WeightsError or StoreError; with ``writes`` leaves started.json in the run's folder as proof.
     """
     store = open_store(config.storage)
-    digest = checked_weights(store, config.generate.weights)
+    weights = config.generate.weights if config.generate.weights in SHIPPED else absolute(config.generate.weights)
+    digest = checked_weights(store, weights)
     run = Run(
         id=new_run_id(),
-        output=output.rstrip("/"),
+        output=absolute(output).rstrip("/"),
         config=config,
-        weights=config.generate.weights,
+        weights=weights,
         weights_digest=digest,
-        manifest=manifest,
+        manifest=absolute(manifest),
         until=until,
     )
     if writes:

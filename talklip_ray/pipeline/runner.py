@@ -13,7 +13,6 @@ from typing import cast
 
 import pyarrow as pa
 import ray
-from ray._private.state import state as ray_state
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 
@@ -25,11 +24,12 @@ from talklip_ray.pipeline.catalog import Catalog, shards_uri, write_shards
 from talklip_ray.pipeline.dub import dub
 from talklip_ray.pipeline.history import Reporter, cost, expected
 from talklip_ray.pipeline.ledger import Ledger
+from talklip_ray.pipeline.nodes_runner import check_nodes, unstarted, working_nodes
 from talklip_ray.pipeline.plan import shard_rows
 from talklip_ray.pipeline.quarantine import failure
 from talklip_ray.pipeline.results import Chunks, Summary, summarise, write_results
 from talklip_ray.pipeline.run import Run
-from talklip_ray.pipeline.sizing import check_fit, elastic, fitted, grown, shrinking
+from talklip_ray.pipeline.sizing import check_fit, check_places, device, elastic, fitted, shrinking
 from talklip_ray.pipeline.worker import Worker, assembled
 from talklip_ray.records import Failure, Part
 from talklip_ray.storage.store import Store
@@ -145,15 +145,16 @@ def pools_for(run: Run, store: Store, dubs: int) -> Pools:
     settings' own do not.
     """
     config = run.config
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    says = ray_state.get_max_resources_from_cluster_config()
-    can = {kind: says.get(kind, 0.0) if says else None for kind in ("CPU", "GPU")}
-    cpus = grown(have.get("CPU", 0.0), can["CPU"], config.scale.cpus)
-    gpus = grown(have.get("GPU", 0.0), can["GPU"], config.scale.gpus)
-    grows = cpus > have.get("CPU", 0.0) or gpus > have.get("GPU", 0.0)
+    nodes = working_nodes()
+    held = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+    cpus, gpus = max(held["CPU"], config.scale.cpus), max(held["GPU"], config.scale.gpus)
+    grows = cpus > held["CPU"] or gpus > held["GPU"]
     pools = config.pools or (shrinking(fitted(cpus, gpus)) if grows else fitted(cpus, gpus))
     check_fit(pools, cpus, gpus)
-    return elastic(pools, expected(store, run.output, run.id, dubs)) if grows else pools
+    if grows:
+        return elastic(pools, expected(store, run.output, run.id, dubs))
+    check_places(pools, nodes)
+    return pools
 
 
 def dub_catalog(
@@ -174,8 +175,9 @@ def dub_catalog(
         ledger.fail(gone)
     store = open_store(run.config.storage)
     pools = pools_for(run, store, catalog.num_dubs)
-    config = replace(run.config, pools=pools)
-    reporter, chunks = Reporter(store, replace(run, config=config)), Chunks(store, run)
+    run = replace(run, config=replace(run.config, pools=pools))
+    check_nodes(gpu=device(run.config) == "cuda")
+    reporter, chunks = Reporter(store, run), Chunks(store, run)
     reporter.note(ledger)
     spilled = spilled_bytes()
 
@@ -197,8 +199,8 @@ def dub_catalog(
     summary = replace(
         summarise(run, ledger, time.perf_counter() - started),
         spilled_bytes=spilled_bytes() - spilled,
-        cost=cost(ledger.stage_seconds, config),
-        currency=config.prices.currency,
+        cost=cost(ledger.stage_seconds, run.config),
+        currency=run.config.prices.currency,
     )
     write_results(store, summary, ledger)
     chunks.clear()
@@ -223,7 +225,9 @@ def _dub_pending(run: Run, ledger: Ledger, pools: Pools, heard: Callable[[], boo
             assembly.collect(ledger, wait=False)
             if not (goes_on := heard()):
                 break
-    except RayError:  # its own: what goes wrong in a stage is a row
+    except RayError as error:  # its own: what goes wrong in a stage is a row
+        if mistake := unstarted(error):
+            raise mistake from error
         if last:
             raise
         log.exception("the pipeline broke; what did not come back is begun once more")

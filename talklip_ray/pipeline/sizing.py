@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
-from talklip_ray.config import Pool, Pools
+from talklip_ray.config import DubConfig, Pool, Pools
 from talklip_ray.errors import ConfigError
 
 # Shares of the processors by what a second of 720p costs each stage (benchmarks/, per-stage table): with a GPU the
@@ -47,6 +48,15 @@ def fitted(cpus: float, gpus: float) -> Pools:
     )
 
 
+def device(config: DubConfig) -> str:
+    """torch's name of what the network runs on; "" leaves it to what there is."""
+    if config.generate.device != "auto":
+        return config.generate.device
+    if config.pools is None:
+        return ""
+    return "cuda" if config.pools.generate.gpus else "cpu"
+
+
 def by_stage(pools: Pools) -> dict[str, Pool]:
     return {field.name: getattr(pools, field.name) for field in fields(pools)}
 
@@ -68,13 +78,19 @@ def shrinking(pools: Pools) -> Pools:
     return Pools(**{name: replace(pool, workers=(1, pool.workers[1])) for name, pool in by_stage(pools).items()})
 
 
-def grown(have: float, can: float | None, most: float) -> float:
-    """How much of a resource to reckon with: what there is, and what the cluster can get of ``most`` (0: any). None:
-    it does not say what it can get, and ``most`` is believed.
+def check_places(pools: Pools, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raises ConfigError when a worker is larger than every node (CPU, GPU and memory of each): however many there
+    are, none can start it, and Ray would wait without a word.
     """
-    if can is None:
-        return max(have, most)
-    return max(have, min(can, most) if most else can)
+    for name, pool in by_stage(pools).items():
+        need = {"CPU": pool.cpus, "GPU": pool.gpus, "memory": pool.memory}
+        if not any(all(node.get(kind, 0.0) + 1e-6 >= amount for kind, amount in need.items()) for node in nodes):
+            shown = "; ".join(", ".join(f"{kind} {node.get(kind, 0.0):g}" for kind in need) for node in nodes)
+            raise ConfigError(
+                f"pools.{name}",
+                f"one worker must fit a node, found a worker of {', '.join(f'{k} {v:g}' for k, v in need.items())} and "
+                f"nodes of {shown}; ask for less, or add larger nodes",
+            )
 
 
 def check_fit(pools: Pools, cpus: float, gpus: float) -> None:

@@ -26,6 +26,11 @@ def scheme(uri: str) -> str:
     return match[1].lower() if match else ""
 
 
+def absolute(uri: str) -> str:
+    """The same place, by a name that processes with another working directory can use."""
+    return uri if scheme(uri) or not uri else str(Path(uri).absolute())
+
+
 def bucket_and_key(uri: str, *, folder: bool = False) -> tuple[str, str]:
     """Bucket and key of an S3 URI. With ``folder`` the key is "" or ends in "/". Raises ConfigError."""
     bucket, _, key = uri.partition("://")[2].partition("/")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from talklip_ray.config import Pool, Pools
+from talklip_ray.config import DubConfig, GenerateConfig, Pool, Pools
 from talklip_ray.errors import ConfigError
-from talklip_ray.pipeline.sizing import check_fit, elastic, fitted, grown, shrinking
+from talklip_ray.pipeline.sizing import check_fit, check_places, device, elastic, fitted, shrinking
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 16, 64, 512])
@@ -39,12 +39,40 @@ def test_pools_that_may_grow_begin_with_what_the_titles_keep_busy():
     check_fit(few, 8, 1)  # the fewest need not fill the cluster
 
 
+NODES = [{"CPU": 4.0, "memory": 8e9}, {"CPU": 2.0, "GPU": 1.0, "memory": 4e9}]
+
+
 @pytest.mark.parametrize(
-    ("have", "can", "most", "wanted"),
-    [(2, 0, 0, 2), (0, 64, 0, 64), (0, 64, 16, 16), (8, 64, 4, 8), (8, 4, 0, 8), (2, None, 16, 16), (2, None, 0, 2)],
+    ("pool", "found"),
+    [
+        ({"cpus": 5.0}, "nodes of CPU 4, GPU 0, memory 8e+09; CPU 2, GPU 1, memory 4e+09"),
+        ({"cpus": 3.0, "gpus": 1.0}, "a worker of CPU 3, GPU 1"),
+        ({"cpus": 1.0, "memory": 9_000_000_000}, "memory 9e+09"),
+    ],
 )
-def test_a_cluster_is_reckoned_with_as_it_may_become_but_not_beyond_the_settings(have, can, most, wanted):
-    assert grown(have, can, most) == wanted
+def test_a_worker_that_is_larger_than_every_node_is_a_mistake(pool, found):
+    pools = Pools(generate=Pool(**pool))
+    with pytest.raises(ConfigError, match=r"pools\.generate: one worker must fit a node") as raised:
+        check_places(pools, NODES)
+    assert found in str(raised.value)
+
+
+def test_workers_that_fit_some_node_are_none():
+    check_places(Pools(generate=Pool(cpus=2.0, gpus=1.0), locate=Pool(cpus=4.0, memory=8_000_000_000)), NODES)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pools", "device_is"),
+    [
+        ("auto", None, ""),
+        ("auto", Pools(generate=Pool()), "cpu"),
+        ("auto", Pools(generate=Pool(gpus=0.5)), "cuda"),
+        ("cpu", Pools(generate=Pool(gpus=1.0)), "cpu"),
+        ("cuda", None, "cuda"),
+    ],
+)
+def test_the_network_runs_on_a_gpu_where_its_pool_has_one(wanted, pools, device_is):
+    assert device(DubConfig(generate=GenerateConfig(device=wanted), pools=pools)) == device_is
 
 
 @pytest.mark.parametrize("wrong", [{"workers": (0, 2)}, {"workers": (3, 2)}, {"workers": (1, 2), "first": 3}])
