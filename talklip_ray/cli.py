@@ -211,7 +211,8 @@ def print_summary(summary: Summary) -> None:
     busy = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.stage_seconds.items())
     if busy:
         price = f"; {summary.cost:.2f} {summary.currency}" if summary.cost is not None else ""
-        out.print(f"busy seconds: {busy}{price}")
+        held = f", {summary.held_cost:.2f} with what was held idle" if summary.held_cost is not None else ""
+        out.print(f"busy seconds: {busy}{price}{held}")
 
 
 @dub_app.command("plan")

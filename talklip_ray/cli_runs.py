@@ -72,7 +72,9 @@ def _rates(found: Standing, told: Progress) -> str:
     if found.state == "died":
         parts.append("no word since; run the same command again: what is staged is taken over")
     if told.cost is not None:
-        parts.append(f"{told.cost:.2f} {told.currency}")
+        parts.append(f"{told.cost:.2f} {told.currency} for work")
+    if told.held_cost is not None:
+        parts.append(f"{told.held_cost:.2f} {told.currency} for what was held")
     return ", ".join(parts)
 
 

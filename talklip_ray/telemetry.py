@@ -74,6 +74,7 @@ RUN_ELAPSED = _run("elapsed_seconds", "seconds", "Time since the run began.")
 RUN_ETA = _run("eta_seconds", "seconds", "Time until the run ends at the rate so far.")
 RUN_LEFT = _run("left_seconds", "seconds", "Time until the run's deadline; not there without one.")
 RUN_COST = _run("cost", "1", "Cost of the busy workers so far, by the price table.", "currency")
+RUN_HELD_COST = _run("held_cost", "1", "Cost so far of all nodes that take work, busy or not.", "currency")
 FAILURES = Metric(
     name="talklip_failures_total",
     kind=Kind.COUNTER,
@@ -194,7 +195,8 @@ TRAIN_NOT_FINITE = _train(
 )
 
 METRICS = (
-    *(TITLES, RUN_ACTIVE, RUN_DONE, RUN_ELAPSED, RUN_ETA, RUN_LEFT, RUN_COST, FAILURES, RETRIES, SEGMENTS, WAITING),
+    *(TITLES, RUN_ACTIVE, RUN_DONE, RUN_ELAPSED, RUN_ETA, RUN_LEFT, RUN_COST, RUN_HELD_COST),
+    *(FAILURES, RETRIES, SEGMENTS, WAITING),
     *(WORKERS, BUSY_SECONDS, GPU_SECONDS, FRAMES, STAGE_SECONDS, START_SECONDS, BATCH_FRAMES),
     *(STORE_SECONDS, STORE_BYTES, TRAIN_STEP, TRAIN_DONE, TRAIN_PHASE, TRAIN_LOSS, TRAIN_VALID, TRAIN_GRAD_NORM),
     *(TRAIN_LEARNING_RATE, TRAIN_FRAMES, TRAIN_STEPS, TRAIN_DATA_WAIT, TRAIN_MEMORY, TRAIN_WORKERS, TRAIN_NOT_FINITE),

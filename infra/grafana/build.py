@@ -80,6 +80,12 @@ DUBBING: Rows = [
                 legend="{{currency}}",
                 help="Of the busy workers, by the price table; empty where that is.",
             ),
+            stat(
+                "Cost of what is held",
+                f"sum by (currency) (ray_talklip_run_held_cost{{{OF}}})",
+                legend="{{currency}}",
+                help="Of all nodes that take work, busy or not.",
+            ),
             stat("Cost of an hour", recorded("cluster_currency:talklip_run_cost:per_hour15m"), legend="{{currency}}"),
             Panel(
                 title="Titles and languages by state",

@@ -144,6 +144,12 @@ def _figures(summary: Mapping[str, Any]) -> list[Fields]:
         found.append(("Busy, all workers", duration(busy), ""))
     if (cost := summary.get("cost")) is not None:
         found.append(("Cost of that", f"{cost:,.2f}", summary["currency"]))
+    if cores := summary.get("held_core_seconds"):
+        found.append(("Processors held", f"{cores / 3600:,.2f}", "core-hours"))
+    if gpus := summary.get("held_gpu_seconds"):
+        found.append(("GPUs held", f"{gpus / 3600:,.2f}", "GPU-hours"))
+    if (held := summary.get("held_cost")) is not None:
+        found.append(("Cost of what was held", f"{held:,.2f}", summary["currency"]))
     return [{"label": label, "value": value, "unit": unit} for label, value, unit in found]
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from talklip_ray.config import DubConfig
 from talklip_ray.errors import ConfigError, NotFoundError, StoreError
 from talklip_ray.pipeline.catalog import Catalog, shards_uri
 from talklip_ray.pipeline.ledger import Ledger
+from talklip_ray.pipeline.machines import NOTHING, Machines, Meter
 from talklip_ray.pipeline.manifest import Manifest
 from talklip_ray.pipeline.results import LETTERS, SUMMARY
 from talklip_ray.pipeline.run import Run
@@ -27,7 +28,17 @@ from talklip_ray.records import Failure, State
 from talklip_ray.storage.commit import run_uri
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join
-from talklip_ray.telemetry import RUN_ACTIVE, RUN_COST, RUN_DONE, RUN_ELAPSED, RUN_ETA, RUN_LEFT, TITLES, record
+from talklip_ray.telemetry import (
+    RUN_ACTIVE,
+    RUN_COST,
+    RUN_DONE,
+    RUN_ELAPSED,
+    RUN_ETA,
+    RUN_HELD_COST,
+    RUN_LEFT,
+    TITLES,
+    record,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +81,11 @@ class Progress:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     cost: float | None = None
     """Of the busy workers, by the price table; None where it is empty."""
+    held_core_seconds: float = 0.0
+    held_gpu_seconds: float = 0.0
+    """Of all nodes that take work, busy or not, while the run goes on; other runs on them are not told apart."""
+    held_cost: float | None = None
+    """Of these, by the price table: nearer to what a cloud bills, without heads and boots."""
     currency: str = ""
 
     @property
@@ -112,8 +128,11 @@ class Reporter:
     As a context, it says every so often that the run still goes on, however long one segment takes.
     """
 
-    def __init__(self, store: Store, run: Run, every: float = EVERY_SECONDS) -> None:
+    def __init__(
+        self, store: Store, run: Run, every: float = EVERY_SECONDS, machines: Callable[[], Machines] = Machines
+    ) -> None:
         self.store, self.run, self.every = store, run, every
+        self.meter = Meter(machines)
         self.started = time.monotonic()
         self._next = 0.0
         self._told: Progress | None = None
@@ -130,6 +149,7 @@ class Reporter:
 
     def _go_on(self) -> None:
         while not self._over.wait(self.every):
+            self._measure()
             if self._told is not None:
                 told = replace(self._told, at=time.time(), elapsed=round(time.monotonic() - self.started, 3))
                 tell(told, until=self.run.until, active=True)
@@ -140,9 +160,17 @@ class Reporter:
         if now < self._next and not last:
             return
         self._next = now + self.every
-        self._told = counted(ledger, now - self.started, self.run.config)
+        if last:  # the beat that reads it has ended
+            self._measure()
+        self._told = counted(ledger, now - self.started, self.run.config, self.meter.held)
         tell(self._told, until=self.run.until, active=not last)
         self._write(self._told)
+
+    def _measure(self) -> None:
+        try:
+            self.meter.read()
+        except Exception:  # of a cluster's head that does not answer
+            log.exception("what run %s holds is not known for a while", self.run.id)
 
     def _write(self, told: Progress) -> None:
         try:
@@ -151,7 +179,7 @@ class Reporter:
             log.exception("the progress of run %s could not be noted", self.run.id)
 
 
-def counted(ledger: Ledger, elapsed: float, config: DubConfig) -> Progress:
+def counted(ledger: Ledger, elapsed: float, config: DubConfig, held: Machines = NOTHING) -> Progress:
     return Progress(
         at=time.time(),
         elapsed=round(elapsed, 3),
@@ -162,6 +190,9 @@ def counted(ledger: Ledger, elapsed: float, config: DubConfig) -> Progress:
         frames=ledger.frames,
         stage_seconds={stage: round(seconds, 3) for stage, seconds in sorted(ledger.stage_seconds.items())},
         cost=cost(ledger.stage_seconds, config),
+        held_core_seconds=round(held.cores, 3),
+        held_gpu_seconds=round(held.gpus, 3),
+        held_cost=price(held, config),
         currency=config.prices.currency,
     )
 
@@ -179,6 +210,8 @@ def tell(told: Progress, *, until: float, active: bool) -> None:
         record(RUN_LEFT, until - told.at)
     if told.cost is not None:
         record(RUN_COST, told.cost, currency=told.currency)
+    if told.held_cost is not None:
+        record(RUN_HELD_COST, told.held_cost, currency=told.currency)
 
 
 def runs(store: Store, output: str) -> list[str]:
@@ -297,12 +330,17 @@ def _read(store: Store, uri: str, kind: type[Any]) -> Any:
 
 def cost(stage_seconds: Mapping[str, float], config: DubConfig) -> float | None:
     """What busy workers cost by the price table; None where it is empty."""
-    prices, pools = config.prices, config.pools
+    cores = gpus = 0.0
+    for stage, seconds in stage_seconds.items():
+        pool = getattr(config.pools, stage, None)
+        cores += seconds * (pool.cpus if pool else 1.0)
+        gpus += seconds * (pool.gpus if pool else 0.0)
+    return price(Machines(cores=cores, gpus=gpus), config)
+
+
+def price(seconds: Machines, config: DubConfig) -> float | None:
+    """What core-seconds and GPU-seconds cost by the price table; None where it is empty."""
+    prices = config.prices
     if not (prices.core_hour or prices.gpu_hour):
         return None
-    spent = 0.0
-    for stage, seconds in stage_seconds.items():
-        pool = getattr(pools, stage, None)
-        cpus, gpus = (pool.cpus, pool.gpus) if pool else (1.0, 0.0)
-        spent += seconds / 3600 * (cpus * prices.core_hour + gpus * prices.gpu_hour)
-    return spent
+    return (seconds.cores * prices.core_hour + seconds.gpus * prices.gpu_hour) / 3600

@@ -15,6 +15,7 @@ from talklip_ray import errors
 from talklip_ray.errors import ConfigError
 from talklip_ray.models.devices import no_gpu
 from talklip_ray.pipeline.installed import Installed, differences, installed
+from talklip_ray.pipeline.machines import Machines
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,13 @@ SHARE = 0.001
 def working_nodes() -> list[dict[str, float]]:
     """What each node offers that takes work, by Ray's names of resources."""
     return [dict(node["Resources"]) for node in _working()]
+
+
+def machines() -> Machines:
+    """What the cluster has for work now."""
+    nodes = working_nodes()
+    cores, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    return Machines(cores=cores, gpus=gpus)
 
 
 def check_nodes(*, gpu: bool) -> None:

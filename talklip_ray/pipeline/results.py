@@ -79,6 +79,11 @@ class Summary:
     """Encoded segments that an earlier, interrupted run had left."""
     cost: float | None = None
     """Of the busy workers, by the price table; None where it is empty."""
+    held_core_seconds: float = 0.0
+    held_gpu_seconds: float = 0.0
+    """Of all nodes that take work, busy or not, while the run went on."""
+    held_cost: float | None = None
+    """Of these, by the price table."""
     currency: str = ""
     spilled_bytes: int = 0
     """Written to disk by the object stores of the cluster for want of room, by whomever, while this run went on."""

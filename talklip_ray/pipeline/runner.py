@@ -22,9 +22,9 @@ from talklip_ray.pipeline.assemble import Done
 from talklip_ray.pipeline.bounds_runner import keep_in_bounds, spilled_bytes
 from talklip_ray.pipeline.catalog import Catalog, shards_uri, write_shards
 from talklip_ray.pipeline.dub import dub
-from talklip_ray.pipeline.history import Reporter, cost, expected
+from talklip_ray.pipeline.history import Reporter, cost, expected, price
 from talklip_ray.pipeline.ledger import Ledger
-from talklip_ray.pipeline.nodes_runner import check_nodes, unstarted, working_nodes
+from talklip_ray.pipeline.nodes_runner import check_nodes, machines, unstarted, working_nodes
 from talklip_ray.pipeline.plan import shard_rows
 from talklip_ray.pipeline.quarantine import failure
 from talklip_ray.pipeline.results import Chunks, Summary, summarise, write_results
@@ -145,15 +145,14 @@ def pools_for(run: Run, store: Store, dubs: int) -> Pools:
     settings' own do not.
     """
     config = run.config
-    nodes = working_nodes()
-    held = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
-    cpus, gpus = max(held["CPU"], config.scale.cpus), max(held["GPU"], config.scale.gpus)
-    grows = cpus > held["CPU"] or gpus > held["GPU"]
+    held = machines()
+    cpus, gpus = max(held.cores, config.scale.cpus), max(held.gpus, config.scale.gpus)
+    grows = cpus > held.cores or gpus > held.gpus
     pools = config.pools or (shrinking(fitted(cpus, gpus)) if grows else fitted(cpus, gpus))
     check_fit(pools, cpus, gpus)
     if grows:
         return elastic(pools, expected(store, run.output, run.id, dubs))
-    check_places(pools, nodes)
+    check_places(pools, working_nodes())
     return pools
 
 
@@ -177,7 +176,7 @@ def dub_catalog(
     pools = pools_for(run, store, catalog.num_dubs)
     run = replace(run, config=replace(run.config, pools=pools))
     check_nodes(gpu=device(run.config) == "cuda")
-    reporter, chunks = Reporter(store, run), Chunks(store, run)
+    reporter, chunks = Reporter(store, run, machines=machines), Chunks(store, run)
     reporter.note(ledger)
     spilled = spilled_bytes()
 
@@ -200,6 +199,9 @@ def dub_catalog(
         summarise(run, ledger, time.perf_counter() - started),
         spilled_bytes=spilled_bytes() - spilled,
         cost=cost(ledger.stage_seconds, run.config),
+        held_core_seconds=round(reporter.meter.held.cores, 3),
+        held_gpu_seconds=round(reporter.meter.held.gpus, 3),
+        held_cost=price(reporter.meter.held, run.config),
         currency=run.config.prices.currency,
     )
     write_results(store, summary, ledger)

@@ -251,6 +251,7 @@ def morning(night: Night, expected: float) -> list[str]:
         faults.append(f"the only dead letters must be of missing videos, found {summary['errors']}")
     off = summary["cost"] / expected - 1
     out.print(f"the bill: {summary['cost']:.4f} {summary['currency']}; the plan said {expected:.4f}: {off:+.0%}")
+    out.print(f"with what was held idle: {summary['held_cost']:.4f}")
     if abs(off) > WITHIN:
         faults.append(f"the bill must be within {WITHIN:.0%} of the plan, found {off:+.0%}")
     return faults

@@ -69,6 +69,7 @@ def test_a_run_can_be_watched(node, catalog, made):
     assert seen.of("talklip_run_active") == 1
     assert seen.of("talklip_run_elapsed_seconds") > 0
     assert seen.of("talklip_run_cost", currency="USD") > 0
+    assert seen.of("talklip_run_held_cost", currency="USD") > 0
     assert seen.of("talklip_failures_total", stage="plan", error="NotFoundError") == 1
     assert seen.of("talklip_frames_total", verdict="face") > 0
     segments = {stage: seen.of("talklip_segments_total", stage=stage) for stage in STAGES}

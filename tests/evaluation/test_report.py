@@ -130,6 +130,9 @@ def test_dead_letters_are_grouped_by_kind_with_what_to_do() -> None:
 
 def test_what_a_run_cost_is_said_where_there_are_prices() -> None:
     assert "Cost of that" not in Page(render_run(summary(row()))).words
+    held = summary(row(), held_cost=2000.0, held_core_seconds=7200.0, held_gpu_seconds=1800.0, currency="EUR")
+    words = " ".join(Page(render_run(held)).words.split())
+    assert "Processors held 2.00 core-hours GPUs held 0.50 GPU-hours Cost of what was held 2,000.00 EUR" in words
     assert "Cost of that 1,234.50 EUR" in Page(render_run(summary(row(), cost=1234.5, currency="EUR"))).words
 
 

@@ -16,6 +16,8 @@ import pytest
 from talklip_ray.errors import AccessError, FullError, MediaError
 from talklip_ray.media.container import written
 from talklip_ray.media.video import PartWriter, Picture, VideoInfo, assemble, probe_video, read_pictures
+from talklip_ray.media.writing import repeatable_code
+from tests import elsewhere
 from tests.media.clips import even_pts, uneven_pts, write_video
 
 SAID = ("width", "height", "rotation", "mirrored", "pix_fmt", "color", "sample_aspect_ratio", "time_base", "end_pts")
@@ -133,6 +135,28 @@ def test_equal_pictures_make_equal_bytes(tmp_path: Path, name: str) -> None:
         (tmp_path / folder).mkdir()
     first, again = (put_together(tmp_path / folder, source, (11, 12), crf=30)[1].read_bytes() for folder in "ab")
     assert first == again
+
+
+def test_memory_that_nobody_wrote_does_not_change_a_byte(tmp_path: Path) -> None:
+    """x264's AVX-512 code reads some at this width; on other processors this shows nothing."""
+    source = write_video(tmp_path / "a.mp4", even_pts(40))
+    code = f"""
+        import hashlib
+        from pathlib import Path
+        from talklip_ray.media.probing import probe_video
+        from tests.media.test_parts import part
+        source, out = Path({str(source)!r}), Path({str(tmp_path / "part.nut")!r})
+        part(out, source, probe_video(source, "a"), 0, 40, crf=30)
+        print(hashlib.sha256(out.read_bytes()).hexdigest())
+    """
+    assert len({elsewhere.said(code, MALLOC_PERTURB_=filled) for filled in ("0", "85", "170")}) == 1
+
+
+@pytest.mark.parametrize(("flags", "told"), [("flags : avx avx2 avx512f avx512bw", ":asm=avx2"), ("flags : avx2", "")])
+def test_x264_is_kept_from_code_that_does_not_repeat_itself(tmp_path: Path, flags: str, told: str) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    assert repeatable_code(tmp_path / "cpuinfo") == told
+    assert repeatable_code(tmp_path / "none") == ""
 
 
 def test_a_broadcast_clock_starts_at_zero_in_the_product(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from talklip_ray.pipeline.history import (
     standing,
 )
 from talklip_ray.pipeline.ledger import Ledger
+from talklip_ray.pipeline.machines import Machines
 from talklip_ray.pipeline.manifest import Manifest
 from talklip_ray.pipeline.run import Run
 from talklip_ray.records import Failure
@@ -102,6 +103,9 @@ def test_progress_counts_states_languages_errors_and_cost() -> None:
     # half an hour of a core; an hour of assembling half a second, half a GPU and a core
     assert told.cost == pytest.approx(0.05 + 1.0 + 0.1 + 0.5 * 0.25 / 3600 * 0.1, rel=1e-3)
     assert cost({"locate": 9.0}, load()) is None
+    held = counted(ledger, 20.0, config, Machines(cores=7200.0, gpus=1800.0))
+    assert (held.held_core_seconds, held.held_gpu_seconds, held.held_cost) == (7200.0, 1800.0, pytest.approx(0.2 + 1.0))
+    assert (told.held_cost, counted(ledger, 20.0, load()).held_cost) == (0.0, None)
     assert replace(told, counts={"pending": 4}).eta_seconds is None
     assert replace(told, counts={"done": 4}).eta_seconds is None
 
