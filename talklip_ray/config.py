@@ -81,7 +81,8 @@ class GenerateConfig:
     """Makes a product byte for byte the same whatever dies and is done again, however segments were batched and
     whichever languages were done before, as long as settings, versions and kind of processor or GPU stay the same
     (and every run that had a part in it had this set). The network works on one segment and language at a time, in
-    batches of `batch_frames`, which lack of memory does not lower; on a processor with one thread a worker.
+    batches of `batch_frames`, which lack of memory does not lower; on a processor with one thread a worker. x265, which
+    encodes 10-bit pictures, does not repeat itself where their width is no multiple of eight; all else does.
     Without it patches may differ by rounding (1 of 255), so it is no part of a product's fingerprint: setting it
     does not redo a catalog.
     """
