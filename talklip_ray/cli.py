@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
@@ -74,7 +74,7 @@ def dub_one(
         with take_product(title, output) as folder:
             run = prepare_run(asked(settings(config, set_, weights), adapt, adapt_minutes), str(folder))
             speak(run.config.logs, run=run.id)
-            with recording(serve(metrics_port)) if metrics_port else nullcontext():
+            with _served(metrics_port):
                 summary = _dub_here(run, title)
         if summary.failures:
             failure = summary.failures[0]
@@ -85,6 +85,11 @@ def dub_one(
     out.print(
         f"{output}  {row['frames']} frames in {summary.wall_seconds:.1f} s ({rate:.1f} frames/s)  {row['verdicts']}"
     )
+
+
+def _served(port: int) -> AbstractContextManager[object]:
+    """While it lasts, this process's metrics are served at ``port``; 0: they are not."""
+    return recording(serve(port)) if port else nullcontext()
 
 
 def _dub_here(run: Run, title: Title) -> Summary:
@@ -125,7 +130,7 @@ def dub_run(
     with exiting():
         wanted = asked(settings(config, set_, weights), adapt, adapt_minutes)
         by = deadline(until, datetime.now().astimezone())
-        with recording(serve(metrics_port)) if metrics_port else nullcontext():
+        with _served(metrics_port):
             summary = run_catalog(manifest, output, wanted, address=address, until=by)
         raise typer.Exit(summary.exit_code)
 
@@ -138,6 +143,7 @@ def dub_retry(
     config: Settings = None,
     set_: Overrides = None,
     address: Annotated[str, typer.Option(help="Ray cluster; default RAY_ADDRESS, else this machine.")] = "",
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """Dub a run's dead letters again, with the settings it had; storage is as given here."""
     with exiting():
@@ -145,7 +151,9 @@ def dub_retry(
         if not wanted.titles:
             out.print("nothing to do again: no dead letter names a title of the manifest")
             return
-        raise typer.Exit(run_titles(wanted, output, given, address=address).exit_code)
+        with _served(metrics_port):
+            summary = run_titles(wanted, output, given, address=address)
+        raise typer.Exit(summary.exit_code)
 
 
 def run_catalog(manifest: str, output: str, config: DubConfig, *, address: str = "", until: float = 0.0) -> Summary:
