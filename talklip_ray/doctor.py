@@ -27,6 +27,7 @@ from talklip_ray.config import DubConfig
 from talklip_ray.errors import TalklipError
 from talklip_ray.media.encoders import NEEDED, OPTIONAL, library_versions, usable_encoders
 from talklip_ray.models.checkpoints import verify
+from talklip_ray.pipeline.installed import version_of
 from talklip_ray.pipeline.weights import local_weights
 from talklip_ray.storage.uri import open_store
 
@@ -89,14 +90,14 @@ def packages(declared: Sequence[str], pins: Mapping[str, str]) -> Check:
     wrong = []
     for requirement in wanted:
         pin = pins.get(_normal(requirement.name))
-        have = _version(requirement.name)
+        have = version_of(requirement.name)
         if not have:
             wrong.append(f"{requirement.name} missing")
         elif pin and have.partition("+")[0] != pin:
             wrong.append(f"{requirement.name} {have}, pinned {pin}")
         elif not requirement.specifier.contains(have, prereleases=True):
             wrong.append(f"{requirement.name} {have}, needs {requirement.specifier}")
-    shown = ", ".join(f"{name} {_version(name)}" for name in SHOWN)
+    shown = ", ".join(f"{name} {version_of(name)}" for name in SHOWN)
     found = "; ".join(wrong) or f"{len(wanted)} as {'pinned' if pins else 'declared'} ({shown})"
     return _check("packages", not wrong, found, fix)
 
@@ -149,7 +150,7 @@ def storage(output: str, config: DubConfig) -> Check:
 def ray(environment: Mapping[str, str]) -> Check:
     """Ray's version, and whether the cluster that the environment names answers. Does not join it."""
     name = next((name for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if environment.get(name)), "")
-    version = f"version {_version('ray') or 'missing'}"
+    version = f"version {version_of('ray') or 'missing'}"
     address = environment.get(name, "")
     if address in ("", "auto", "local"):
         return _check("ray", True, f"{version}; no cluster named, a run starts one on this machine", "")
@@ -253,13 +254,6 @@ def _pins(constraints: Path) -> dict[str, str]:
 
 def _normal(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _word(path: Path) -> str:

@@ -27,7 +27,7 @@ class Installed:
 
 def installed() -> Installed:
     """What this machine brings. Loads none of it."""
-    return Installed(code=_source(PACKAGE), packages={name: _version(name) for name in DECIDING})
+    return Installed(code=_source(PACKAGE), packages={name: version_of(name) for name in DECIDING})
 
 
 def differences(here: Installed, there: Installed) -> Iterator[str]:
@@ -53,7 +53,8 @@ def _source(package: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """A package's, as it is installed here; "" where it is not."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
