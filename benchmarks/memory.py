@@ -1,6 +1,6 @@
 """Peak memory of every process of a run, for a short title and a long one: it must not grow with length.
 
-    python -m benchmarks.memory [--minutes 2 20] [--weights starter] [--name memory]
+    python -m benchmarks.memory [--minutes 2 20] [--height 360] [--weights starter] [--name memory]
 
 Peaks are the kernel's own (VmHWM). Shared memory is in them: a process counts every page of Ray's object store
 it has touched, and several count the same page. What a process holds for itself (RssAnon) is given beside.
@@ -118,12 +118,12 @@ def _bytes(text: str) -> int:
     return int(text.split()[0]) * 1024
 
 
-def measure(seconds: float, config: DubConfig, folder: Path) -> dict[str, Any]:
+def measure(seconds: float, height: int, config: DubConfig, folder: Path) -> dict[str, Any]:
     """One title of this length through Ray, in a Ray of its own."""
     notes = folder / f"notes{seconds:g}"
     notes.mkdir()
     os.environ[NOTES] = str(notes)
-    video, audio = talking_clip(folder, seconds=seconds, width=640, height=360)
+    video, audio = talking_clip(folder, seconds=seconds, width=height * 16 // 9, height=height)
     title = replace(one_title(str(video), str(audio), SyncMode.CUT_OFF), id=f"minutes-{seconds / 60:g}")
     run = prepare_run(config, str(folder / f"out{seconds:g}"))
     began = time.perf_counter()
@@ -138,6 +138,7 @@ def measure(seconds: float, config: DubConfig, folder: Path) -> dict[str, Any]:
     processes = sorted(watch.peaks.values(), key=lambda peak: -peak.resident)
     return {
         "seconds": seconds,
+        "height": height,
         "frames": summary.frames,
         "wall_seconds": round(time.perf_counter() - began, 1),
         "by_kind": by_kind(processes),
@@ -178,6 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Peak memory by process, for titles of several lengths.")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2.0, 20.0])
     parser.add_argument("--seconds", type=float, nargs="+", help="the same, for a quick trial")
+    parser.add_argument("--height", type=int, default=360, help="lines of a picture, 16:9")
     parser.add_argument("--weights", default=STARTER)
     parser.add_argument("--name", default="memory", help="the result's name below benchmarks/results")
     args = parser.parse_args(argv)
@@ -188,8 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(None, {"generate.weights": args.weights})
         with tempfile.TemporaryDirectory(prefix="talklip-bench-") as folder:
             for seconds in lengths:
-                out.print(f"{duration(seconds)}, 640x360 at 25 fps", highlight=False)
-                runs.append(measure(seconds, config, Path(folder)))
+                out.print(f"{duration(seconds)}, {args.height} lines at 25 fps", highlight=False)
+                runs.append(measure(seconds, args.height, config, Path(folder)))
     except TalklipError as error:
         print(f"{type(error).__name__} {error}", file=sys.stderr)
         return 2

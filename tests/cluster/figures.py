@@ -17,7 +17,7 @@ ON_HEAD = {"dashboard", "monitor", "gcs_server"}
 
 @cache
 def peaks() -> dict[str, float]:
-    """The larger resident size of each kind of process over all titles of benchmarks/results/memory.json."""
+    """The larger resident size of each kind of process over all titles of benchmarks/results/memory*.json."""
     found: dict[str, float] = {}
     for run in _runs():
         for kind, peak in run["by_kind"].items():
@@ -54,4 +54,5 @@ def _anywhere(process: str) -> bool:
 
 @cache
 def _runs() -> list[dict]:
-    return json.loads((ROOT / "benchmarks/results/memory.json").read_text())["runs"]
+    results = sorted((ROOT / "benchmarks/results").glob("memory*.json"))
+    return [run for result in results for run in json.loads(result.read_text())["runs"]]
