@@ -66,6 +66,7 @@ def data(args: argparse.Namespace) -> dict[str, Any]:
         side=args.side,
         variety=plain if args.plain else Variety(),
         sentences=said,
+        twins=args.twins,
     )
     args.work.mkdir(parents=True, exist_ok=True)
     begun, seconds, frames, spent, failed, tasks = time.monotonic(), 0.0, 0, 0.0, 0, 0
@@ -172,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--side", type=int, default=208, help="pixels of a clip, both ways")
+    parser.add_argument("--twins", action="store_true", help="each frame with another mouth, too")
     parser.add_argument("--text", type=Path, help="sentences to say, as jobs/synthesize.py takes them")
     parser.add_argument("--plain", action="store_true", help="light, texture and compression fixed")
     parser.add_argument("--recipe", default="starter")

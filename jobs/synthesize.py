@@ -91,6 +91,7 @@ def order_of(args: argparse.Namespace) -> Order:
         variety=plain if args.plain_variety else Variety(),
         sentences=lines_from(args.text) if args.text else None,
         clips_per_task=args.clips_per_task,
+        twins=args.twins,
     )
 
 
@@ -137,6 +138,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--held-out", action="store_true", help="people, voices, sentences that training never has")
     parser.add_argument("--text", type=Path, help="sentences to say, one a line; a language and a tab before it")
     parser.add_argument("--shards", action="store_true", help="training shards instead of videos")
+    parser.add_argument("--twins", action="store_true", help="in shards, each frame with another mouth, too")
     parser.add_argument("--side", type=int, default=SIDE, help="pixels of a plain clip, both ways")
     parser.add_argument("--plain-variety", action="store_true", help="light, texture and compression the same in all")
     parser.add_argument("--clips-per-task", type=int, default=CLIPS_PER_TASK)

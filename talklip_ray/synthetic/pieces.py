@@ -58,6 +58,7 @@ class RenderedPiece:
     sound: NDArray[np.int16]
     first_sample: int
     num_samples: int
+    twins_THWC: Image | None = None
 
     def fields(self) -> dict[str, Any]:
         """By name, arrays not copied."""

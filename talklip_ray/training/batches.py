@@ -147,12 +147,15 @@ def valid_batches(
 ) -> Iterator[Batch]:
     """Every eighth usable frame (at most ``most``) of the rows ``numbers``.
 
-    Who it is, is shown by the frame half a clip away: a frame shown itself would give its mouth away.
+    Who it is, is shown by the frame's twin or, where there is none, by the frame half a clip away: a frame shown itself
+    would give its mouth away.
     """
     for number in numbers:
-        at = np.flatnonzero(samples[number].piece.usable_T)[::8][:most]
-        away = np.roll(at, len(at) // 2)
-        windows = [Window(pose=int(t), identity=int(i), length=1) for t, i in zip(at, away, strict=True)]
+        piece = samples[number].piece
+        at = np.flatnonzero(piece.usable_T)[::8][:most]
+        twin = piece.twins_THWC is not None
+        shown = at if twin else np.roll(at, len(at) // 2)
+        windows = [Window(pose=int(t), identity=int(i), length=1, twin=twin) for t, i in zip(at, shown, strict=True)]
         if windows:
             yield assemble([(samples[number], windows)], network)
 
@@ -161,9 +164,11 @@ def assemble(chosen: Sequence[tuple[Sample, list[Window]]], network: NetworkConf
     """Windows of several clips side by side."""
     poses, identities = [], []
     for sample, windows in chosen:
-        crops_TSSC = sample.piece.crops_TSSC
+        crops_TSSC, twins_TSSC = sample.piece.crops_TSSC, sample.piece.twin_crops_TSSC
         poses += [_seen(crops_TSSC[w.pose : w.pose + w.length], w) for w in windows]
-        identities += [_disguised(_seen(crops_TSSC[w.identity : w.identity + w.length], w), w) for w in windows]
+        for w in windows:
+            shown_TSSC = twins_TSSC if w.twin and twins_TSSC is not None else crops_TSSC
+            identities.append(_disguised(_seen(shown_TSSC[w.identity : w.identity + w.length], w), w))
     steps = [_steps(sample, windows, network) for sample, windows in chosen]
     spans = [sample.voice for sample, _ in chosen]
     batch = partial(
@@ -195,6 +200,7 @@ def _windows(sample: Sample, draw: Draw, data: DataConfig) -> tuple[Sample, list
         brightness=data.brightness,
         move=data.move_identity,
         hide=data.hide_identity,
+        twins=data.twins if sample.piece.twins_THWC is not None else 0.0,
     )
     return (sample, windows) if windows else None
 

@@ -82,6 +82,9 @@ class DataConfig:
     be told from, not copied."""
     hide_identity: float = 0.0
     """Probability that the lower half of who it is, is hidden as well: a mouth that is not shown must be heard."""
+    twins: float = 0.0
+    """How often who it is, is shown by the frame itself with another mouth, as in dubbing: of rows that bring such
+    frames along (jobs/synthesize.py --twins)."""
     hold_out: float = 0.0
     """Share of the clips, chosen by their names, that is only ever used to validate."""
     cache_bytes: int = 4 << 30
@@ -222,6 +225,7 @@ class RunSettings:
                 f"`data.move_identity` must be in [0, 1), got {self.data.move_identity}",
             ),
             (0 <= self.data.hide_identity <= 1, f"`data.hide_identity` must be 0 to 1, got {self.data.hide_identity}"),
+            (0 <= self.data.twins <= 1, f"`data.twins` must be 0 to 1, got {self.data.twins}"),
             (
                 0 <= self.engine.zero_stage <= 3,
                 f"`engine.zero_stage` must be 0 to 3, got {self.engine.zero_stage}",

@@ -26,6 +26,7 @@ from talklip_ray.training.engine import Engine, build_engine
 from talklip_ray.training.feeding import Wanted
 from talklip_ray.training.recompute import recompute
 from talklip_ray.training.sheets import sheet_png
+from talklip_ray.training.sketch import Sketch
 from talklip_ray.training.step import Cast, step, validate
 from talklip_ray.training.task import Materials
 
@@ -56,6 +57,9 @@ class Dubbing:
         if config.losses.echo:
             echo = Echo(config.network.decoder_widths, config.network.embedding)
             self.engines["echo"] = build_engine(echo, *build)  # type: ignore[arg-type]
+        if config.losses.sketch:
+            sketch = Sketch(config.network.decoder_widths, config.network.encoder_widths)
+            self.engines["sketch"] = build_engine(sketch, *build)  # type: ignore[arg-type]
         watching = expert.to(materials.device) if expert is not None and config.watches else None
         if watching is not None and config.engine.checkpoint_activations:
             recompute(watching)
@@ -64,6 +68,7 @@ class Dubbing:
             critic=self.engines.get("critic"),
             expert=watching,
             echo=self.engines.get("echo"),
+            sketch=self.engines.get("sketch"),
         )
 
     @property

@@ -43,6 +43,8 @@ class Overheard:
     heard_ND: Tensor | None = None
     blocks: list[Tensor] = field(default_factory=list)
     """N x C x H x W of every block but the first."""
+    joined: list[Tensor] = field(default_factory=list)
+    """The same but for the last, with what the video encoder saw at that size: what the next block is given."""
 
     def means(self) -> list[Tensor]:
         """[N,C] of each block."""
@@ -60,8 +62,13 @@ def overhearing(generator: Generator) -> Iterator[Overheard]:
     def made(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         overheard.blocks.append(output)
 
+    def given(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        overheard.joined.append(inputs[0])
+
+    blocks = list(generator.blocks)
     hooks = [generator.register_forward_pre_hook(told)]
-    hooks += [block.register_forward_hook(made) for block in list(generator.blocks)[1:]]
+    hooks += [block.register_forward_hook(made) for block in blocks[1:]]
+    hooks += [block.register_forward_pre_hook(given) for block in blocks[2:]]
     try:
         yield overheard
     finally:

@@ -49,6 +49,8 @@ class LossWeights:
     """Not in the paper: that the mouth moves as it should, whatever it looks like (`motion`)."""
     echo: float = 0.0
     """Not in the paper: that every block of the generator can still tell what was heard (training/echo.py)."""
+    sketch: float = 0.0
+    """Not in the paper: that every block of the generator paints, as small as it is (training/sketch.py)."""
 
     @property
     def reconstruction(self) -> float:
@@ -65,6 +67,7 @@ class LossWeights:
             (self.mouth, terms.mouth),
             (self.motion, terms.motion),
             (self.echo, terms.echo),
+            (self.sketch, terms.sketch),
         )
         for weight, term in pairs:
             if term is not None:
@@ -73,7 +76,7 @@ class LossWeights:
 
     def check(self, where: str) -> None:
         """Raises ConfigError for weights that mean nothing."""
-        for name in ("lip", "critic", "contrast", "mouth", "motion", "echo"):
+        for name in ("lip", "critic", "contrast", "mouth", "motion", "echo", "sketch"):
             if getattr(self, name) < 0:
                 raise ConfigError(where, f"`losses.{name}` must not be negative, found {getattr(self, name)}")
         if self.reconstruction <= 0:
@@ -99,6 +102,7 @@ class Terms:
     mouth: Tensor | None = None
     motion: Tensor | None = None
     echo: Tensor | None = None
+    sketch: Tensor | None = None
     critic_real: Tensor | None = None
     critic_fake: Tensor | None = None
 

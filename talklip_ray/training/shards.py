@@ -1,4 +1,4 @@
-"""Training rows and the Parquet shards that hold them: a row a piece of a talking clip. Schema version 2.
+"""Training rows and the Parquet shards that hold them: a row a piece of a talking clip. Schema version 2; 3 with twins.
 
     id             string        the clip's name in its manifest
     piece          int32         position among the clip's pieces, from 0
@@ -16,6 +16,7 @@
     sound          binary        int16 little endian, mono, 16 kHz; full scale is 32768
     first_sample   int64         number of sound[0] on the clip's clock (may be negative: silence before it)
     num_samples    int64         samples the whole clip's sound has at this rate
+    twins          binary        version 3 only: the same frames with another mouth, as `video`; null without
 
 The sound reaches a second beyond the frames on both sides. Each row is a row group of its own, so a reader
 can fetch any row of any shard without the others. The file's metadata says how it was made (``Origin``).
@@ -28,9 +29,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +46,8 @@ from talklip_ray.media import facevideo
 from talklip_ray.records import Failure, Verdict, load_failures
 
 SCHEMA_VERSION = 2
+TWINS_VERSION = 3
+"""Of shards with twins, which only rendered clips have."""
 FRAME_SIDE = facevideo.SIDE
 FACE_SIDE = 96
 """Pixels a side of what a generator is shown of a face."""
@@ -77,6 +81,7 @@ SCHEMA = pa.schema(
         ("num_samples", pa.int64()),
     ]
 )
+SCHEMAS = {SCHEMA_VERSION: SCHEMA, TWINS_VERSION: SCHEMA.append(pa.field("twins", pa.binary()))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +104,18 @@ class Piece:
     sound: np.ndarray
     first_sample: int
     num_samples: int
+    twins_THWC: np.ndarray | None = None
+    """The same frames, in all the same but for a mouth that says something else."""
 
     @cached_property
     def crops_TSSC(self) -> np.ndarray:  # noqa: N802
         """The faces alone as dubbing cuts them, zeros where there is none."""
         return cut_faces(self.frames_THWC, self.boxes_T4, self.usable_T)
+
+    @cached_property
+    def twin_crops_TSSC(self) -> np.ndarray | None:  # noqa: N802
+        """The faces with another mouth, likewise."""
+        return None if self.twins_THWC is None else cut_faces(self.twins_THWC, self.boxes_T4, self.usable_T)
 
     @property
     def num_frames(self) -> int:
@@ -117,8 +129,13 @@ class Piece:
     @property
     def num_bytes(self) -> int:
         """Of memory, with the crops."""
-        crops = 0 if np.shares_memory(self.crops_TSSC, self.frames_THWC) else self.crops_TSSC.nbytes
-        return int(self.frames_THWC.nbytes + crops + self.sound.nbytes)
+        cut = ((self.frames_THWC, self.crops_TSSC), (self.twins_THWC, self.twin_crops_TSSC))
+        pictures = [
+            frames_THWC.nbytes + (0 if np.shares_memory(crops_TSSC, frames_THWC) else crops_TSSC.nbytes)
+            for frames_THWC, crops_TSSC in cut
+            if frames_THWC is not None and crops_TSSC is not None
+        ]
+        return int(sum(pictures) + self.sound.nbytes)
 
     @property
     def duration(self) -> float:
@@ -157,21 +174,26 @@ class Origin:
 def write_shard(path: Path, pieces: Iterable[Piece], origin: Origin | Callable[[], Origin]) -> int:
     """Write one shard, a row group a piece, holding one piece at a time; returns the number of rows.
 
-    ``origin`` may be told after the last piece.
+    ``origin`` may be told after the last piece. The first piece decides whether the shard has room for twins.
     """
     num_rows = 0
+    coming = iter(pieces)
+    first = next(coming, None)
+    version = SCHEMA_VERSION if first is None or first.twins_THWC is None else TWINS_VERSION
+    schema = SCHEMAS[version]
     options = {
         "compression": "zstd",
         "use_dictionary": False,
         "write_statistics": ["id", "text"],
         "write_page_checksum": True,
     }
-    with pq.ParquetWriter(path, SCHEMA, **options) as writer:
-        for piece in pieces:
-            writer.write_table(pa.Table.from_pylist([_columns(piece)], schema=SCHEMA))
+    with pq.ParquetWriter(path, schema, **options) as writer:
+        for piece in () if first is None else chain((first,), coming):
+            writer.write_table(pa.Table.from_pylist([_columns(piece)], schema=schema))
             num_rows += 1
         told = origin if isinstance(origin, Origin) else origin()
-        writer.add_key_value_metadata({_ORIGIN: json.dumps(asdict(told))})
+        as_written = told if version == SCHEMA_VERSION else replace(told, schema=version)
+        writer.add_key_value_metadata({_ORIGIN: json.dumps(asdict(as_written))})
     return num_rows
 
 
@@ -185,11 +207,11 @@ def open_shard(file: BinaryIO | Path, where: str, *, metadata: pq.FileMetaData |
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(where, f"a shard must be Parquet, made by jobs/prepare.py: {error}") from error
     version = read_origin(shard, where).schema
-    if version != SCHEMA_VERSION or not shard.schema_arrow.equals(SCHEMA, check_metadata=False):
-        found = version if version != SCHEMA_VERSION else "other columns"
-        raise ConfigError(
-            where, f"a shard must have schema version {SCHEMA_VERSION}, found {found}; run jobs/prepare.py again"
-        )
+    schema = SCHEMAS.get(version)
+    if schema is None or not shard.schema_arrow.equals(schema, check_metadata=False):
+        found = version if schema is None else "other columns"
+        known = " or ".join(map(str, SCHEMAS))
+        raise ConfigError(where, f"a shard must have schema version {known}, found {found}; run jobs/prepare.py again")
     return shard
 
 
@@ -248,6 +270,7 @@ def _columns(piece: Piece) -> dict[str, Any]:
         "sound": np.ascontiguousarray(piece.sound, dtype="<i2").tobytes(),
         "first_sample": piece.first_sample,
         "num_samples": piece.num_samples,
+        "twins": None if piece.twins_THWC is None else facevideo.encode(piece.twins_THWC),
     }
 
 
@@ -282,6 +305,7 @@ def _piece(columns: dict[str, Any], where: str) -> Piece:
         sound=np.frombuffer(columns["sound"], "<i2"),
         first_sample=columns["first_sample"],
         num_samples=columns["num_samples"],
+        twins_THWC=facevideo.decode(twins, num_frames, where) if (twins := columns.get("twins")) else None,
     )
 
 

@@ -32,6 +32,7 @@ from talklip_ray.training.losses import (
     reading,
     reconstruction,
 )
+from talklip_ray.training.sketch import unlike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Cast:
     """Frozen and in eval mode; outside any engine."""
     echo: Engine | None = None
     """Heads that tell what was heard (training/echo.py)."""
+    sketch: Engine | None = None
+    """Heads that paint small pictures (training/sketch.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +87,14 @@ def step(
             )
         if cast.echo is not None and overheard is not None:
             found = replace(found, echo=share.mean * _echoed(cast.echo, overheard))
+        if cast.sketch is not None and overheard is not None:
+            found = replace(found, sketch=share.mean * _sketched(cast.sketch, overheard, batch))
         cast.generator.backward(weights.total(found))
         cast.generator.step(learning_rate)
         if cast.echo is not None and overheard is not None:
             _improve_echo(cast.echo, overheard, learning_rate, share)
+        if cast.sketch is not None and overheard is not None:
+            _improve_sketch(cast.sketch, overheard, batch, learning_rate, share)
         painted.append(patches_N3SS.detach())
         terms = found.detached() if terms is None else terms + found.detached()
     assert terms is not None
@@ -121,8 +128,7 @@ def objective(
         own = reconstruction(at_the_mouth(patches_N3SS), at_the_mouth(batch.targets_N3SS))
         terms = replace(terms, mouth=share.mean * own)
     if weights.motion:
-        clips = batch.frames_of_clip_B or (batch.num_frames,)
-        moved = motion(at_the_mouth(patches_N3SS), at_the_mouth(batch.targets_N3SS), clips)
+        moved = motion(at_the_mouth(patches_N3SS), at_the_mouth(batch.targets_N3SS), _clips(batch))
         terms = replace(terms, motion=share.mean * moved)
     with cast.generator.autocast():
         if cast.critic is not None and weights.critic:
@@ -151,7 +157,8 @@ def improve_critic(
 def _listening(cast: Cast, weights: LossWeights) -> AbstractContextManager[Overheard | None]:
     """What goes through the generator meanwhile, where heads are to tell of it."""
     network = cast.generator.network
-    if cast.echo is None or not weights.echo or not isinstance(network, TalkLip):
+    asked = (cast.echo is not None and weights.echo) or (cast.sketch is not None and weights.sketch)
+    if not asked or not isinstance(network, TalkLip):
         return nullcontext()
     return overhearing(network.generator)
 
@@ -168,6 +175,23 @@ def _improve_echo(echo: Engine, overheard: Overheard, learning_rate: float, shar
     told_NKD = echo(*(mean_NC.detach() for mean_NC in overheard.means()))
     echo.backward(share.mean * missed(told_NKD, overheard.heard_ND))
     echo.step(learning_rate)
+
+
+def _sketched(sketch: Engine, overheard: Overheard, batch: Batch) -> Tensor:
+    """How far small pictures are from right, by heads that hold still."""
+    with _still(sketch.network, still=True), sketch.autocast():
+        return unlike(sketch.network(*overheard.joined), batch.targets_N3SS, _clips(batch))
+
+
+def _improve_sketch(sketch: Engine, overheard: Overheard, batch: Batch, learning_rate: float, share: Share) -> None:
+    painted = sketch(*(joined_NCHW.detach() for joined_NCHW in overheard.joined))
+    sketch.backward(share.mean * unlike(painted, batch.targets_N3SS, _clips(batch)))
+    sketch.step(learning_rate)
+
+
+def _clips(batch: Batch) -> tuple[int, ...]:
+    """How many of the frames are of each clip."""
+    return batch.frames_of_clip_B or (batch.num_frames,)
 
 
 @torch.no_grad()

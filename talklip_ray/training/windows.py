@@ -57,6 +57,8 @@ class Window:
     """How who it is, is shown: right and down in sides, turned in radians, scaled by its exponential."""
     hidden: tuple[int, int, int] | None = None
     """Colour that covers the lower half of who it is."""
+    twin: bool = False
+    """Who it is, is shown by the frame itself with another mouth, as dubbing does; where a row has such frames."""
 
     @property
     def pose_frames(self) -> range:
@@ -142,8 +144,9 @@ def choose_windows(
     brightness: float = 0.0,
     move: float = 0.0,
     hide: float = 0.0,
+    twins: float = 0.0,
 ) -> list[Window]:
-    """Windows of one clip, ascending, each with an identity window that starts elsewhere.
+    """Windows of one clip, ascending, each with an identity window that starts elsewhere, or that is its twin.
 
     ``count`` 0 follows the released rule (8 % of the frames, more than 4 frames apart). None where the clip
     has fewer than two places to start.
@@ -156,7 +159,9 @@ def choose_windows(
     if not count:
         chosen = _apart(chosen, RELEASED_SPACING)
     windows = [_window(int(pose), starts, rng, length, flip, brightness) for pose in chosen]
-    return [_disguised(window, rng, move, hide) for window in windows] if move or hide else windows
+    if move or hide:
+        windows = [_disguised(window, rng, move, hide) for window in windows]
+    return [_twin(window) if rng.random() < twins else window for window in windows] if twins else windows
 
 
 def _apart(starts: np.ndarray, spacing: int) -> np.ndarray:
@@ -178,6 +183,10 @@ def _window(
         flip=bool(rng.random() < flip),
         gain=float(1.0 + rng.uniform(-brightness, brightness)),
     )
+
+
+def _twin(window: Window) -> Window:
+    return replace(window, identity=window.pose, moved=None, hidden=None, twin=True)
 
 
 def _disguised(window: Window, rng: np.random.Generator, move: float, hide: float) -> Window:

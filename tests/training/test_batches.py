@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,6 +134,50 @@ def test_validation_never_shows_a_frame_itself(talking):
     assert batch.num_frames == 4
     for face, target in zip(batch.faces_N6SS, batch.targets_N3SS, strict=True):
         assert not torch.equal(face[3:], target)
+
+
+def with_twins(piece: Piece) -> Piece:
+    """Its twins are the frames four later, upside down in colour: told apart at a glance."""
+    return replace(piece, twins_THWC=255 - np.roll(piece.frames_THWC, 4, axis=0))
+
+
+def test_who_it_is_is_shown_by_the_frames_own_twin(talking, network):
+    samples = Held([with_twins(talking(f"clip-{n}", seed=n)) for n in range(4)], network.voice)
+    data = DataConfig(clips=4, windows=3, window=2, move_identity=0.1, hide_identity=1.0, twins=1.0)
+    batch = batch_of(samples, 0, network, data)
+    pairs = {
+        (sample.piece.crops_TSSC[at].tobytes(), sample.piece.twin_crops_TSSC[at].tobytes())
+        for sample in (samples[n] for n in range(4))
+        for at in range(sample.piece.num_frames)
+    }
+    poses, shown = (part.numpy() for part in (batch.poses_NSSC, batch.identities_NSSC))
+    assert len(poses) == 24
+    assert all((pose.tobytes(), one.tobytes()) in pairs for pose, one in zip(poses, shown, strict=True))
+
+
+def test_now_and_then_who_it_is_is_shown_from_elsewhere_all_the_same(talking, network):
+    samples = Held([with_twins(talking(f"clip-{n}", seed=n)) for n in range(4)], network.voice)
+    data = DataConfig(clips=4, windows=8, window=1, twins=0.5)
+    shown = [
+        one.tobytes() for step in range(4) for one in batch_of(samples, step, network, data).identities_NSSC.numpy()
+    ]
+    twins = {one.tobytes() for n in range(4) for one in samples[n].piece.twin_crops_TSSC}
+    assert 0.3 < np.mean([one in twins for one in shown]) < 0.7
+
+
+def test_rows_without_twins_are_drawn_as_if_nobody_had_asked(talking, network):
+    samples = samples_of(talking, network)
+    data = DataConfig(clips=4, windows=2, flip=0.5, hide_identity=0.5)
+    asked = batch_of(samples, 2, network, replace(data, twins=0.9))
+    assert torch.equal(asked.faces_N6SS, batch_of(samples, 2, network, data).faces_N6SS)
+
+
+def test_validation_shows_the_twin_where_there_is_one(talking):
+    network = small("l")
+    samples = Held([with_twins(talking("clip"))], network.voice)
+    (batch,) = valid_batches(samples, [0], network)
+    twins = samples[0].piece.twin_crops_TSSC[::8]
+    assert np.array_equal(batch.identities_NSSC.numpy(), twins[: len(batch.identities_NSSC)])
 
 
 def watched_batch(talking, *, step: int = 3, variant: str = "l") -> tuple[Batch, list[Piece]]:

@@ -16,7 +16,16 @@ from talklip_ray.media.features import Voice, features, num_steps, samples_for
 from talklip_ray.records import Failure, Verdict, dump
 from talklip_ray.storage.uri import open_store
 from talklip_ray.training.reading import Samples, hold_out, listen
-from talklip_ray.training.shards import SCHEMA, Origin, open_shard, read_origin, read_piece, write_shard
+from talklip_ray.training.shards import (
+    SCHEMA,
+    SCHEMAS,
+    TWINS_VERSION,
+    Origin,
+    open_shard,
+    read_origin,
+    read_piece,
+    write_shard,
+)
 
 
 def test_a_row_comes_back_as_it_was_written(talking, tmp_path):
@@ -29,6 +38,27 @@ def test_a_row_comes_back_as_it_was_written(talking, tmp_path):
         assert np.array_equal(getattr(back, name), getattr(piece, name)), name
     assert np.abs(back.frames_THWC.astype(int) - piece.frames_THWC).mean() < 1
     assert not back.frames_THWC[4].any()
+
+
+def test_twins_come_along_where_there_are_any(talking, tmp_path):
+    twins_THWC = np.roll(talking("a", seed=8).frames_THWC, 3, axis=0)
+    piece = replace(talking("a", seed=8), twins_THWC=twins_THWC)
+    write_shard(tmp_path / "s.parquet", [piece, talking("b")], Origin())
+    with open_shard(tmp_path / "s.parquet", "s") as shard:
+        assert read_origin(shard, "s").schema == TWINS_VERSION
+        assert shard.schema_arrow.equals(SCHEMAS[TWINS_VERSION])
+        first, second = (read_piece(shard, row, "s") for row in range(2))
+    assert np.abs(first.twins_THWC.astype(int) - twins_THWC).mean() < 1
+    assert first.twin_crops_TSSC.shape == first.crops_TSSC.shape
+    assert first.num_bytes == 2 * first.frames_THWC.nbytes + first.sound.nbytes
+    assert second.twins_THWC is second.twin_crops_TSSC is None
+
+
+def test_a_shard_without_twins_is_what_it_was_before_there_were_any(talking, tmp_path):
+    write_shard(tmp_path / "s.parquet", [talking("a")], Origin())
+    with open_shard(tmp_path / "s.parquet", "s") as shard:
+        assert read_origin(shard, "s").schema == 2
+        assert shard.schema_arrow.equals(SCHEMA)
 
 
 def test_faces_in_one_place_are_a_view_and_others_are_cut_out_one_by_one(talking):
@@ -105,7 +135,7 @@ def test_a_shard_of_the_first_version_says_so(tmp_path):
         {"talklip.origin": json.dumps(told)}
     )
     pq.write_table(pa.table({"id": ["a"], "crops_TSSC": [b""]}, schema=schema), tmp_path / "old.parquet")
-    with pytest.raises(ConfigError, match=r"schema version 2, found 1; run jobs/prepare\.py again"):
+    with pytest.raises(ConfigError, match=r"schema version 2 or 3, found 1; run jobs/prepare\.py again"):
         Samples(open_store(StorageConfig()), str(tmp_path), None, 0)
 
 

@@ -66,7 +66,31 @@ def make_clip(spec: ClipSpec, path: Path, said: Said | None = None) -> ClipTruth
     Same spec and speech, same bytes. ``said``: the spec's line as it was spoken along with others; without it, it is
     spoken now (espeak-ng says a line a little differently after another). Raises ConfigError without a voice.
     """
-    heard = heard_in(spec, said or say([spec.line])[0])
+    return _film(spec, path, heard_in(spec, said or say([spec.line])[0]))
+
+
+def make_twin(spec: ClipSpec, said: Said, path: Path) -> ClipTruth:
+    """The same clip in all but its mouths, which say the line at another time: it begins somewhere in its middle, and
+    its beginning comes last. The sound is that of the clip. Otherwise as ``make_clip``.
+    """
+    heard = heard_in(spec, said)
+    share = np.random.default_rng((spec.seed, 509)).uniform(0.3, 0.7)
+    return _film(spec, path, replace(heard, phonemes=turned(heard.phonemes, share * heard.duration)))
+
+
+def turned(phonemes: tuple[Phoneme, ...], start: float) -> tuple[Phoneme, ...]:
+    """The same phonemes, of which the one at second ``start`` comes first. They must follow each other from 0 on."""
+    end = phonemes[-1].end
+    later = [Phoneme(one.symbol, max(one.start, start) - start, one.end - start) for one in phonemes if one.end > start]
+    before = [
+        Phoneme(one.symbol, one.start + end - start, min(one.end, start) + end - start)
+        for one in phonemes
+        if one.start < start
+    ]
+    return (*later, *before)
+
+
+def _film(spec: ClipSpec, path: Path, heard: Said) -> ClipTruth:
     film = spec.film(heard.duration)
     told: list[list[Seen]] = []
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import ceil, floor
 from pathlib import Path
 
@@ -47,15 +49,27 @@ _SMALLEST = 32
 Floats = NDArray[np.float64]
 
 
-def pieces_of(path: Path, truth: ClipTruth) -> Iterator[RenderedPiece]:
-    """A row for every stretch of frames in which one person speaks and is in the picture, in order; perhaps none."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Twin:
+    """The clip with another mouth (clips.make_twin)."""
+
+    path: Path
+    truth: ClipTruth
+
+
+def pieces_of(path: Path, truth: ClipTruth, twin: Twin | None = None) -> Iterator[RenderedPiece]:
+    """A row for every stretch of frames in which one person speaks and is in the picture, in order; perhaps none.
+
+    With a ``twin`` rows bring its frames along, and boxes are where that face is: it stands for what a dub begins with,
+    and where the chin is to be must not be told by how a face was cut out.
+    """
     info, sound = probe_video(path, truth.id), probe_audio(path, truth.id)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     for number, shown in enumerate(stretches(truth)):
         start, stop = int(shown.frame_N[0]), int(shown.frame_N[-1]) + 1
-        boxes_T4 = detected(shown.box_N4.astype(np.float64), truth.size, (truth.seed, number))
-        pts = info.pts_N.tolist()
-        pictures = read_pictures(path, pts=pts, first=0, start=start, stop=stop, where=truth.id)
+        found = shown if twin is None else _same(twin.truth, shown)
+        boxes_T4 = detected(found.box_N4.astype(np.float64), truth.size, (truth.seed, number))
+        around = partial(_faces, pts=info.pts_N.tolist(), start=start, stop=stop, boxes_T4=boxes_T4, where=truth.id)
         first, samples = _listen(path, sound, Fraction(start) / truth.rate, Fraction(stop) / truth.rate, truth.id)
         yield RenderedPiece(
             id=truth.id,
@@ -65,7 +79,7 @@ def pieces_of(path: Path, truth: ClipTruth) -> Iterator[RenderedPiece]:
             text=truth.text if stop - start == truth.num_frames else "",
             tokens=np.zeros(0, np.int32),
             start=start,
-            frames_THWC=np.stack([_around(one, box) for one, box in zip(pictures, boxes_T4.tolist(), strict=True)]),
+            frames_THWC=around(path),
             boxes_T4=np.tile(np.array(face_place(FACE), np.int32), (stop - start, 1)),
             verdicts_T=np.full(stop - start, Verdict.FACE, np.uint8),
             pts_T=np.arange(start, stop, dtype=np.int64),
@@ -74,6 +88,7 @@ def pieces_of(path: Path, truth: ClipTruth) -> Iterator[RenderedPiece]:
             sound=samples,
             first_sample=first,
             num_samples=sound.num_speech_samples,
+            twins_THWC=None if twin is None else around(twin.path),
         )
 
 
@@ -100,6 +115,20 @@ def detected(truth_T4: Floats, size: tuple[int, int], seed: tuple[int, ...]) -> 
     own_4 = MARGINS + OWN_SPREAD * chance.standard_normal(4)
     found_K4 = truth_T4[knots] + extents_K4 * (own_4 + DETECTION_SPREAD * chance.standard_normal((len(knots), 4)))
     return tracked(found_K4, knots, size)
+
+
+def _same(truth: ClipTruth, shown: Sightings) -> Sightings:
+    """Of the twin's truth, the same person in the same frames."""
+    seen = truth.seen
+    here = np.isin(seen.frame_N, shown.frame_N) & (seen.person_N == shown.person_N[0])
+    return seen.where(np.flatnonzero(here))
+
+
+def _faces(
+    path: Path, *, pts: list[int], start: int, stop: int, boxes_T4: NDArray[np.int32], where: str
+) -> NDArray[np.uint8]:
+    pictures = read_pictures(path, pts=pts, first=0, start=start, stop=stop, where=where)
+    return np.stack([_around(one, box) for one, box in zip(pictures, boxes_T4.tolist(), strict=True)])
 
 
 def _around(picture: Picture, box: list[int]) -> NDArray[np.uint8]:

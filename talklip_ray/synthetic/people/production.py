@@ -27,9 +27,9 @@ from talklip_ray.records import Failure
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join
 from talklip_ray.synthetic.people.casting import SIDE, ClipSpec
-from talklip_ray.synthetic.people.clips import KINDS, PLAIN, draw_clip, make_clip
+from talklip_ray.synthetic.people.clips import KINDS, PLAIN, draw_clip, make_clip, make_twin
 from talklip_ray.synthetic.people.lines import Sentence
-from talklip_ray.synthetic.people.pieces import pieces_of
+from talklip_ray.synthetic.people.pieces import Twin, pieces_of
 from talklip_ray.synthetic.people.stage import Variety
 from talklip_ray.synthetic.people.truth import ClipTruth, read_truths, write_truths
 from talklip_ray.synthetic.people.voices import Said, say
@@ -52,6 +52,8 @@ class Order:
     held_out: bool = False
     shards: bool = False
     """Training rows instead of videos; all at 25 frames a second."""
+    twins: bool = False
+    """Rows bring each frame along with another mouth, too: twice the time."""
     side: int = SIDE
     """Pixels of a plain clip, both ways."""
     variety: Variety = field(default_factory=Variety)
@@ -81,7 +83,10 @@ class Order:
 
     def recipe(self, task: int) -> str:
         """Digest of all that decides what a task makes."""
-        told = json.dumps([LOOK, task, asdict(self)], sort_keys=True, default=str)
+        settings = asdict(self)
+        if not self.twins:
+            del settings["twins"]  # what was made before there were any is still the same
+        told = json.dumps([LOOK, task, settings], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -174,14 +179,18 @@ class _Work:
             failures=tuple(self.failures),
         )
 
-    def clips(self, parts: Iterable[Part], folder: Path) -> Iterator[tuple[Path, ClipTruth]]:
+    def clips(
+        self, parts: Iterable[Part], folder: Path, *, twins: bool = False
+    ) -> Iterator[tuple[Path, ClipTruth, Twin | None]]:
         """Made one after another; those that fail are left out."""
+        other = folder / "twin.mp4"
         for spec, said in parts:
             path = folder / f"{spec.id}.mp4"
             try:
                 truth = make_clip(spec, path, said)
+                twin = Twin(path=other, truth=make_twin(spec, said, other)) if twins else None
                 self.made.append(truth)
-                yield path, truth
+                yield path, truth, twin
             except TitleError as error:
                 kind, message = type(error).__name__, str(error)
                 self.failures.append(Failure(title=spec.id, language="", stage=STAGE, kind=kind, message=message))
@@ -217,7 +226,7 @@ class _Videos(_Work):
         return told
 
     def make(self, parts: Iterable[Part], folder: Path) -> Told:
-        for path, truth in self.clips(parts, folder):
+        for path, truth, _ in self.clips(parts, folder):
             name = f"videos/{self.name}/{truth.id}.mp4"
             self.files[name] = self.store.upload(path, join(self.out, name)).size
             self.num_frames += truth.num_frames
@@ -232,7 +241,7 @@ class _Shard(_Work):
 
     def __init__(self, order: Order, task: int, out: str, store: Store, packing: Packing) -> None:
         super().__init__(order, task, out, store)
-        self.packing, self.num_clips = packing, order.clips_per_task
+        self.packing, self.num_clips, self.twins = packing, order.clips_per_task, order.twins
 
     @property
     def uri(self) -> str:
@@ -256,8 +265,8 @@ class _Shard(_Work):
         return self.told()
 
     def _pieces(self, parts: Iterable[Part], folder: Path) -> Iterator[RenderedPiece]:
-        for path, truth in self.clips(parts, folder):
-            for piece in pieces_of(path, truth):
+        for path, truth, twin in self.clips(parts, folder, twins=self.twins):
+            for piece in pieces_of(path, truth, twin):
                 self.num_frames += len(piece.pts_T)
                 self.seconds += len(piece.pts_T) / float(truth.rate)
                 yield piece

@@ -116,12 +116,32 @@ def test_other_settings_have_other_names():
         replace(SMALL, kind="small"),
         replace(SMALL, held_out=True),
         replace(SMALL, shards=True),
+        replace(SMALL, shards=True, twins=True),
         replace(SMALL, side=98),
         replace(SMALL, sentences=None),
         replace(SMALL, clips_per_task=3),
         replace(SMALL, variety=replace(SMALL.variety, light=False)),
     ]
     assert len({order.recipe(0) for order in [SMALL, *others]} | {SMALL.recipe(1)}) == len(others) + 2
+
+
+def test_what_was_made_before_there_were_twins_keeps_its_name():
+    assert SMALL.recipe(0)[:12] == "068815c19a0b"
+
+
+def test_twins_are_the_same_frames_with_another_mouth(shard, tmp_path):
+    order = replace(SMALL, shards=True, twins=True)
+    report = make_task(order, 0, str(tmp_path), STORE, Shards())
+    with open_shard(Path(report.uri), "") as new, open_shard(Path(shard[1].uri), "") as old:
+        twinned, plain = read_piece(new, 0, ""), read_piece(old, 0, "")
+    assert np.array_equal(twinned.sound, plain.sound)
+    ours, others = (part.astype(int) for part in (twinned.crops_TSSC, twinned.twin_crops_TSSC))
+    apart_TSS = np.abs(ours - others).mean(axis=3)
+    mouth, brow = apart_TSS[:, 54:90, 24:72].mean(), apart_TSS[:, :24, 24:72].mean()
+    assert mouth > 2 * brow
+    assert mouth > 2
+    still = np.abs(np.diff(ours, axis=0)).mean()
+    assert brow < 2 * still  # the head is where it was
 
 
 def test_clips_follow_from_seed_and_number_alone():
