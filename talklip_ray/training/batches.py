@@ -22,6 +22,7 @@ from talklip_ray.models.inputs import VoiceSpan, face_input, mel_windows, pictur
 from talklip_ray.models.talklip import NetworkConfig
 from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.training.config import DataConfig, RunSettings, TrainConfig
+from talklip_ray.training.losses import mouth_place
 from talklip_ray.training.reading import Rows, Sample, take
 from talklip_ray.training.spoken import Spoken, spoken
 from talklip_ray.training.windows import Draw, Place, Window, choose_windows, draws
@@ -200,6 +201,7 @@ def _windows(sample: Sample, draw: Draw, data: DataConfig) -> tuple[Sample, list
         brightness=data.brightness,
         move=data.move_identity,
         hide=data.hide_identity,
+        veil=data.veil,
         twins=data.twins if sample.piece.twins_THWC is not None else 0.0,
     )
     return (sample, windows) if windows else None
@@ -213,7 +215,7 @@ def _seen(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
 
 
 def _disguised(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
-    """Who it is, so that its pixels cannot be copied: moved, its lower half hidden."""
+    """Who it is, so that its pixels cannot be copied: moved, its lower half or its mouth hidden."""
     side = crops_TSSC.shape[1]
     if window.moved is not None:
         right, down, turned, scaled = window.moved
@@ -225,6 +227,10 @@ def _disguised(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
     if window.hidden is not None:
         crops_TSSC = crops_TSSC.copy()
         crops_TSSC[:, side // 2 :] = window.hidden
+    if window.veiled is not None:
+        (top, bottom), (left, right) = mouth_place(side)
+        crops_TSSC = crops_TSSC.copy()
+        crops_TSSC[:, top:bottom, left:right] = window.veiled
     return crops_TSSC
 
 

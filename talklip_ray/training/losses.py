@@ -128,8 +128,14 @@ def reconstruction(patches_NCSS: Tensor, targets_NCSS: Tensor) -> Tensor:
 
 def at_the_mouth(patches_NCSS: Tensor) -> Tensor:
     """The part of a patch in which a mouth moves, as face boxes lie: shares MOUTH of its height and width."""
-    (top, bottom), (left, right) = ([round(share * patches_NCSS.shape[-1]) for share in shares] for shares in MOUTH)
+    (top, bottom), (left, right) = mouth_place(patches_NCSS.shape[-1])
     return patches_NCSS[..., top:bottom, left:right]
+
+
+def mouth_place(side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """From .. to, down and across, in a patch of ``side`` pixels."""
+    (top, bottom), (left, right) = ((round(share * side) for share in shares) for shares in MOUTH)
+    return (top, bottom), (left, right)
 
 
 def motion(patches_NCSS: Tensor, targets_NCSS: Tensor, frames_of_clip_B: Sequence[int]) -> Tensor:

@@ -57,6 +57,8 @@ class Window:
     """How who it is, is shown: right and down in sides, turned in radians, scaled by its exponential."""
     hidden: tuple[int, int, int] | None = None
     """Colour that covers the lower half of who it is."""
+    veiled: tuple[int, int, int] | None = None
+    """Colour that covers no more of who it is than where a mouth moves."""
     twin: bool = False
     """Who it is, is shown by the frame itself with another mouth, as dubbing does; where a row has such frames."""
 
@@ -145,6 +147,7 @@ def choose_windows(
     move: float = 0.0,
     hide: float = 0.0,
     twins: float = 0.0,
+    veil: float = 0.0,
 ) -> list[Window]:
     """Windows of one clip, ascending, each with an identity window that starts elsewhere, or that is its twin.
 
@@ -161,7 +164,13 @@ def choose_windows(
     windows = [_window(int(pose), starts, rng, length, flip, brightness) for pose in chosen]
     if move or hide:
         windows = [_disguised(window, rng, move, hide) for window in windows]
-    return [_twin(window) if rng.random() < twins else window for window in windows] if twins else windows
+    if twins:
+        windows = [_twin(window) if rng.random() < twins else window for window in windows]
+    return (
+        [replace(window, veiled=_colour(rng)) if rng.random() < veil else window for window in windows]
+        if veil
+        else windows
+    )
 
 
 def _apart(starts: np.ndarray, spacing: int) -> np.ndarray:
@@ -191,6 +200,11 @@ def _twin(window: Window) -> Window:
 
 def _disguised(window: Window, rng: np.random.Generator, move: float, hide: float) -> Window:
     right, down, turned, scaled = (float(value) for value in rng.uniform(-move, move, 4))
-    blue, green, red = (int(value) for value in rng.integers(0, 256, 3))
-    hidden = (blue, green, red) if rng.random() < hide else None
+    colour = _colour(rng)
+    hidden = colour if rng.random() < hide else None
     return replace(window, moved=(right, down, turned, scaled) if move else None, hidden=hidden)
+
+
+def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
+    blue, green, red = (int(value) for value in rng.integers(0, 256, 3))
+    return blue, green, red

@@ -15,6 +15,7 @@ from talklip_ray.models.talklip import NetworkConfig, small
 from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.training.batches import Batch, assemble, drawn_from, train_batch, valid_batches
 from talklip_ray.training.config import DataConfig, TrainConfig
+from talklip_ray.training.losses import mouth_place
 from talklip_ray.training.reading import Rows, Sample, listen
 from talklip_ray.training.shards import Piece
 from talklip_ray.training.windows import Place, Window
@@ -153,6 +154,20 @@ def test_who_it_is_is_shown_by_the_frames_own_twin(talking, network):
     poses, shown = (part.numpy() for part in (batch.poses_NSSC, batch.identities_NSSC))
     assert len(poses) == 24
     assert all((pose.tobytes(), one.tobytes()) in pairs for pose, one in zip(poses, shown, strict=True))
+
+
+def test_of_who_it_is_the_mouth_is_covered_and_nothing_else(talking, network):
+    samples = Held([with_twins(talking(f"clip-{n}", seed=n)) for n in range(4)], network.voice)
+    data = DataConfig(clips=4, windows=8, window=1, twins=1.0)
+    open_, covered = (batch_of(samples, 1, network, replace(data, veil=veil)) for veil in (0.0, 1.0))
+    assert torch.equal(open_.poses_NSSC, covered.poses_NSSC)
+    changed_NSS = (open_.identities_NSSC != covered.identities_NSSC).any(dim=3).numpy()
+    assert not changed_NSS[:, :54].any()
+    assert not changed_NSS[:, :, :19].any()
+    (top, bottom), (left, right) = mouth_place(96)
+    patch_NHWC = covered.identities_NSSC[:, top:bottom, left:right].numpy()
+    assert (patch_NHWC == patch_NHWC[:, :1, :1]).all()
+    assert len({one.tobytes() for one in patch_NHWC}) > 16  # of many colours
 
 
 def test_now_and_then_who_it_is_is_shown_from_elsewhere_all_the_same(talking, network):
