@@ -113,7 +113,8 @@ def starter() -> TrainConfig:
     """The weights that come with the package: variant l at under 15 MB, for one GPU, from hours of people who do not
     exist (jobs/synthesize.py). jobs/starter.py gives it a listener that has heard many more of them already (`start`,
     `listener_learns: false`). On many people L1 alone ends in a network that copies who it is and is deaf: the mouth
-    and its motion count again, every block must be able to tell what it heard, and who it is, is moved or hidden.
+    and its motion count again, every block must be able to tell what it heard and must paint, as small as it is; and
+    who it is, is mostly the frame itself with another mouth, as in dubbing, that mouth covered more often than not.
     """
     network = replace(
         small("l"),
@@ -127,7 +128,7 @@ def starter() -> TrainConfig:
         portrait(),
         name="starter",
         network=network,
-        losses=LossWeights(mouth=2.0, motion=6.0, echo=1.5),
+        losses=LossWeights(mouth=2.0, motion=6.0, echo=1.5, sketch=1.0),
         steps=16_000,
         data=DataConfig(
             clips=64,
@@ -137,6 +138,8 @@ def starter() -> TrainConfig:
             brightness=0.1,
             move_identity=0.04,
             hide_identity=0.2,
+            twins=0.85,
+            veil=0.7,
             hold_out=0.01,
         ),
         engine=EngineConfig(channels_last=True, precision=Precision.BF16),
