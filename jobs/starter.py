@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     shards = args.work / f"shards-{args.seed}"
-    made = ["--hours", str(args.hours), "--seed", str(args.seed), "--side", str(SIDE), "--clips-per-task", "6", "--twins"]
+    made = ["--hours", str(args.hours), "--seed", str(args.seed), "--side", str(SIDE)]
+    made += ["--clips-per-task", "6", "--twins"]
     if (code := synthesize.main([str(shards), "--shards", *made])) not in (0, 3):
         return code
     settings = [part for key, value in args.set for part in ("--set", f"{key}={value}")]
