@@ -1,14 +1,16 @@
 """A network that begins by copying.
 
-In dubbing the frame itself shows who it is, so all but a mouth's pixels are in the input, in their places; and yet a
-network begun from noise takes some hundred thousand frames until it passes them on. The first convolution that looks
-at the pictures and the last one that paints are wide enough to do so from the start: what is left to learn is the
-mouth. Every weight learns on from there.
+In dubbing the frame itself shows who it is, so all but a mouth's pixels are in the input, in their places; where that
+mouth is covered (`data.veil`), a network begun from noise still is slow to pass them on in their own colours. The
+first convolution that looks at the pictures and the last one that paints are wide enough to do so from the start: what
+is left to learn is the mouth. Every weight learns on from there.
 
 Shapes: 6 = pose and identity in BGR, 3 = BGR.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -38,11 +40,10 @@ def begin_as_copier(network: TalkLip) -> None:
     if look.conv.out_channels < 6 or blend.conv.out_channels < 3:
         found = look.conv.out_channels, blend.conv.out_channels
         raise ConfigError("network", f"to begin as a copier it needs 6 and 3 channels at full size, found {found}")
-    middle = look.conv.kernel_size[0] // 2
-    _pass_on(look, range(6), [3, 4, 5, 0, 1, 2], middle)
-    below = blend.conv.in_channels - look.conv.out_channels
-    _pass_on(blend, range(3), [below, below + 1, below + 2], blend.conv.kernel_size[0] // 2)
-    colour.weight *= 0.1
+    _pass_on(look, [3, 4, 5, 0, 1, 2])
+    below = blend.conv.in_channels - look.conv.out_channels  # what was looked at comes after what was painted so far
+    _pass_on(blend, range(below, below + 3))
+    colour.weight *= 0.1  # the other channels are noise as yet
     assert colour.bias is not None
     for channel in range(3):
         slope = STEEP * SPREAD[channel]
@@ -50,11 +51,11 @@ def begin_as_copier(network: TalkLip) -> None:
         colour.bias[channel] = STEEP * (MEAN[channel] - 0.5) - slope * LIFT
 
 
-def _pass_on(layer: Conv, outputs: range, inputs: list[int], middle: int) -> None:
-    """Each of ``outputs`` becomes one of ``inputs``, normalised and lifted."""
-    weight, norm = layer.conv.weight, layer.norm
+def _pass_on(layer: Conv, inputs: Sequence[int]) -> None:
+    """The layer's first outputs become ``inputs``, normalised and lifted."""
+    weight, norm, middle = layer.conv.weight, layer.norm, layer.conv.kernel_size[0] // 2
     assert isinstance(norm, nn.BatchNorm2d)
-    for output, source in zip(outputs, inputs, strict=True):
+    for output, source in enumerate(inputs):
         weight[output] = 0.0
         weight[output, source, middle, middle] = 1.0
         norm.bias[output] = LIFT
