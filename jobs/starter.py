@@ -28,7 +28,6 @@ from talklip_ray.models.headers import Header
 from talklip_ray.models.talklip import NetworkConfig
 from talklip_ray.synthetic.people import lessons as spoken
 from talklip_ray.terminal import assignment
-from talklip_ray.training.beginning import begin_as_copier
 from talklip_ray.training.config import TrainConfig, override
 from talklip_ray.training.hearing import Lesson, Pupil, teach
 from talklip_ray.training.recipes import recipe
@@ -69,12 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def begin(network: NetworkConfig, count: int, steps: int, seed: int, out: Path, device: str = "cpu") -> Pupil:
-    """Weights to start from: a network that copies who it is shown, and knows what a mouth does to a sound. Returns
-    the listener.
-    """
+    """Weights to start from: a network that knows what a mouth does to a sound. Returns the listener."""
     torch.manual_seed(seed)
     begun = network.build().to(device)
-    begin_as_copier(begun)
     known = list(heard(spoken.lessons(count, seed)))
     print(f"{sum(len(one.rows_AF) for one in known) / 288_000:.2f} h of speech", flush=True)
 

@@ -38,6 +38,11 @@ def export_released(source: Path | str, target: Path | str) -> Exported:
     we do not keep become zeros, which strict loading wants to see and nothing uses. Raises WeightsError.
     """
     tensors, header = load_tensors(source)
+    if isinstance(header.network, NetworkConfig) and header.network.repaints != "face":
+        raise WeightsError(
+            str(source),
+            "to be exported, a network must repaint the whole face (`repaints`), found one that covers the mouth",
+        )
     tokenizer = tokenizer_of(tensors, header, str(source))
     state: OrderedDict[str, Tensor] = OrderedDict()
     for name in tensors:

@@ -152,11 +152,10 @@ class Repainter:
                 yield group[at : at + self.batch]
 
     def _look(self, crops_NSSC: NDArray[np.uint8]) -> list[Tensor]:
-        """What the video encoder makes of at most a batch of crops, filled up to a whole one with black."""
+        """What the network makes of at most a batch of crops, filled up to a whole one with black."""
         crops = torch.from_numpy(np.array(crops_NSSC)).to(self.device)
-        faces_N6SS = _filled(face_input(crops, crops).to(self.dtype), self.batch)
-        seen: list[Tensor] = self.network.video_encoder(faces_N6SS.contiguous(memory_format=torch.channels_last))
-        return seen
+        faces_N6SS = _filled(face_input(crops, crops), self.batch)
+        return self.network.look(faces_N6SS.contiguous(memory_format=torch.channels_last))
 
     def _paint(self, seen: list[Tensor], at_N: NDArray[np.int64], heard_ND: Tensor) -> Tensor:
         """Patches of at most a batch, uint8; ``at_N`` says which of the faces seen each is of."""

@@ -20,10 +20,13 @@ from talklip_ray.models.audio_global import GlobalListener, GlobalListenerConfig
 from talklip_ray.models.audio_local import WINDOW, LocalListener
 from talklip_ray.models.contrastive import ContrastiveHead
 from talklip_ray.models.generator import Generator
+from talklip_ray.models.mouth import cover, lay_over
 from talklip_ray.models.video_encoder import LEVELS, VideoEncoder
 
 Variant = Literal["l", "lc", "g", "gc"]
+Repaints = Literal["face", "mouth"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+REPAINTS: tuple[Repaints, ...] = get_args(Repaints)
 
 SIDE = 96
 """S, the only side this pyramid fits: its bottom is an unpadded 3x3 convolution on 3x3 positions."""
@@ -57,13 +60,16 @@ class NetworkConfig:
     """Where the local listener's window lies about its frame."""
     contrast_width: int = 768
     """Width of the lip-reading expert's rows, which the contrastive head of lc and gc meets."""
+    repaints: Repaints = "face"
+    """face: the whole patch, as in the paper. mouth: who it is, is shown with the mouth covered, and no more than that
+    is painted (models/mouth.py); the rest of the patch is who it is."""
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS or self.mel_placement not in MEL_OFFSET:
+        if self.variant not in VARIANTS or self.mel_placement not in MEL_OFFSET or self.repaints not in REPAINTS:
             raise ConfigError(
                 "network",
-                f"variant must be one of {VARIANTS} and mel_placement one of {tuple(MEL_OFFSET)}, "
-                f"found {self.variant!r} and {self.mel_placement!r}",
+                f"variant must be one of {VARIANTS}, mel_placement one of {tuple(MEL_OFFSET)} and repaints one of "
+                f"{REPAINTS}, found {self.variant!r}, {self.mel_placement!r} and {self.repaints!r}",
             )
         counts = len(self.encoder_widths), len(self.decoder_widths), len(self.local_widths)
         if counts != (LEVELS, LEVELS, 5):
@@ -151,7 +157,13 @@ class TalkLip(nn.Module):
         else:
             self.global_listener = GlobalListener(config.listener, FEATURES[Voice.GLOBAL])
             self.audio_map = nn.Linear(config.listener.width, config.embedding)
-        self.generator = Generator(config.embedding, config.decoder_widths, config.encoder_widths, config.output_width)
+        self.generator = Generator(
+            config.embedding,
+            config.decoder_widths,
+            config.encoder_widths,
+            config.output_width,
+            mouth_only=config.repaints == "mouth",
+        )
         self.listener_learns = True
         """False: training passes no gradient into the listener, and keeps nothing for one."""
         if config.contrastive:
@@ -185,12 +197,24 @@ class TalkLip(nn.Module):
         return global_BAD.flatten(0, 1)
 
     def repaint(self, faces_N6SS: Tensor, heard_ND: Tensor) -> Tensor:
-        return self.paint(self.video_encoder(faces_N6SS), heard_ND)
+        """With more rows heard than faces, all faces again and again, each time with the next rows."""
+        seen, times = self.look(faces_N6SS), len(heard_ND) // len(faces_N6SS)
+        return self.paint(seen if times == 1 else [torch.cat([level] * times) for level in seen], heard_ND)
+
+    def look(self, faces_N6SS: Tensor) -> list[Tensor]:
+        """All that ``paint`` needs to know of N faces: what the video encoder sees, and before it who it is where the
+        picture of it is painted over. It knows no sound, so each voice that a face is given can share it.
+        """
+        covered = self.config.repaints == "mouth"
+        shown_N6SS = cover(faces_N6SS) if covered else faces_N6SS
+        seen: list[Tensor] = self.video_encoder(shown_N6SS.to(next(self.video_encoder.parameters()).dtype))
+        return [faces_N6SS[:, 3:], *seen] if covered else seen
 
     def paint(self, seen: list[Tensor], heard_ND: Tensor) -> Tensor:
-        """Pictures N x 3 x S x S from what ``video_encoder`` saw of N faces: it saw no sound, so each voice that a
-        face is given can share it.
-        """
+        """Pictures N x 3 x S x S from what ``look`` gives."""
         embedding_ND = heard_ND if self.config.voice is Voice.LOCAL else self.audio_map(heard_ND)
+        if self.config.repaints == "mouth":
+            own_N3SS, *seen = seen
+            return lay_over(torch.sigmoid(self.generator(embedding_ND, seen)), own_N3SS)
         logits_N3SS = self.generator(embedding_ND, seen)
         return torch.sigmoid(logits_N3SS)

@@ -59,6 +59,7 @@ class RenderedPiece:
     first_sample: int
     num_samples: int
     twins_THWC: Image | None = None
+    twins_turned: float = 0.0
 
     def fields(self) -> dict[str, Any]:
         """By name, arrays not copied."""

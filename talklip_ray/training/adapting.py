@@ -3,7 +3,8 @@
 The network learns the title's face from its own frames, with their mouths hidden, and the sound that goes with
 them; who it is, is shown by another frame of the same shot, so that no frame gives its own mouth away. Dubbing shows
 the very frame instead, and copying its mouth would be dubbing nothing: half of the time the identity's lower half is
-painted over, which unlearns that (``Adapted.copies``).
+painted over, which unlearns that (``Adapted.copies``). A network that repaints the mouth alone covers it itself and is
+shown the very frame.
 
 Frames at the end of each piece are never trained on. The weights that paint those best are the result: maybe those it
 began with.
@@ -247,6 +248,8 @@ class Trainer:
             frames = [place for place in frames if place[0] in some] or frames
         chosen = [frames[at] for at in rng.integers(len(frames), size=self.config.batch_frames)]
         batch = self._batch((number, self._window(number, frame, rng=rng)) for number, frame in chosen)
+        if self.network.config.repaints == "mouth":
+            return batch
         identities_NSSC = batch.identities_NSSC.clone()
         for at in np.flatnonzero(rng.random(len(chosen)) < self.config.hide_identity):
             colour_3 = torch.from_numpy(rng.integers(0, 256, 3, np.uint8))
@@ -256,6 +259,8 @@ class Trainer:
     def _window(self, number: int, frame: int, *, rng: np.random.Generator | None = None) -> Window:
         """A frame to paint and one to show who it is: drawn by ``rng``, else the middle one of those there are."""
         others = self.material.stretches[number].identities(frame)
+        if self.network.config.repaints == "mouth":  # its mouth is covered; all else must be the frame's own
+            others = np.array([frame])
         if rng is None:
             return Window(pose=frame, identity=int(others[len(others) // 2]), length=1)
         gain = 1.0 + rng.uniform(-self.config.brightness, self.config.brightness)

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talklip_ray.errors import ConfigError
 from talklip_ray.media.features import STEPS_PER_SECOND, Voice
 from talklip_ray.media.timeline import floor_step
 from talklip_ray.models.inputs import VoiceSpan, face_input, mel_windows, picture
 from talklip_ray.models.talklip import NetworkConfig
 from talklip_ray.models.tokenizer import Tokenizer
 from talklip_ray.training.config import DataConfig, RunSettings, TrainConfig
-from talklip_ray.training.losses import mouth_place
 from talklip_ray.training.reading import Rows, Sample, take
 from talklip_ray.training.spoken import Spoken, spoken
 from talklip_ray.training.windows import Draw, Place, Window, choose_windows, draws
@@ -39,9 +39,12 @@ class Batch:
     identities_NSSC: Tensor
     """uint8: who it is, from elsewhere in the clip."""
     voice: Tensor
-    """Local windows N x 1 x F x 16, or the clips' global rows B x A x F."""
+    """Local windows N x 1 x F x 16, or the clips' global rows B x A x F. With twins 2N windows, theirs last."""
     picked_N: Tensor | None = None
-    """Global: row (clip x A + step) of each frame."""
+    """Global: row (clip x A + step) of each frame, and then of each twin."""
+    twins_NSSC: Tensor | None = None
+    """uint8, where they are to be painted, too: the frames with another mouth. They come after the frames wherever
+    pictures are counted."""
     padding_BA: Tensor | None = None
     """Global: True where a clip has ended."""
     spoken: Spoken | None = None
@@ -54,7 +57,7 @@ class Batch:
     positions_B: tuple[int, ...] = ()
     """Which of the step's clips each clip is; ascending."""
     frames_of_clip_B: tuple[int, ...] = ()
-    """How many of the N frames are of each clip."""
+    """How many of the N frames are of each clip; with twins 2B numbers, theirs last."""
     passed_over: tuple[str, ...] = ()
     """Rows that could not be read, and why. Others took their places."""
 
@@ -66,7 +69,7 @@ class Batch:
     @cached_property
     def targets_N3SS(self) -> Tensor:  # noqa: N802
         """What should be painted, float32."""
-        return picture(self.poses_NSSC)
+        return picture(self.poses_NSSC if self.twins_NSSC is None else torch.cat((self.poses_NSSC, self.twins_NSSC)))
 
     @property
     def num_frames(self) -> int:
@@ -80,6 +83,7 @@ class Batch:
             self,
             poses_NSSC=self.poses_NSSC.to(device),
             identities_NSSC=self.identities_NSSC.to(device),
+            twins_NSSC=_to(self.twins_NSSC, device),
             voice=self.voice.to(device),
             picked_N=_to(self.picked_N, device),
             padding_BA=_to(self.padding_BA, device),
@@ -115,9 +119,9 @@ def train_batch(
     passed_over: list[str] = []
     lacking = f"no clip has two windows of {data.window} usable frames"
     for draw in drawn:
-        use = partial(_windows, draw=draw, data=data)
+        use = partial(_windows, draw=draw, data=data, itself=config.network.repaints == "mouth")
         chosen.append(take(rows, numbers, draw.clip, use, passed_over, where=config.where, lacking=lacking))
-    batch = assemble(chosen, config.network)
+    batch = assemble(chosen, config.network, twins=config.losses.twins > 0)
     return replace(
         batch if watched is None else watch(batch, chosen, watched),
         step=drawn[0].step,
@@ -149,49 +153,63 @@ def valid_batches(
     """Every eighth usable frame (at most ``most``) of the rows ``numbers``.
 
     Who it is, is shown by the frame's twin or, where there is none, by the frame half a clip away: a frame shown itself
-    would give its mouth away.
+    would give its mouth away, but where the network covers that.
     """
     for number in numbers:
         piece = samples[number].piece
         at = np.flatnonzero(piece.usable_T)[::8][:most]
         twin = piece.twins_THWC is not None
-        shown = at if twin else np.roll(at, len(at) // 2)
+        shown = at if twin or network.repaints == "mouth" else np.roll(at, len(at) // 2)
         windows = [Window(pose=int(t), identity=int(i), length=1, twin=twin) for t, i in zip(at, shown, strict=True)]
         if windows:
             yield assemble([(samples[number], windows)], network)
 
 
-def assemble(chosen: Sequence[tuple[Sample, list[Window]]], network: NetworkConfig) -> Batch:
-    """Windows of several clips side by side."""
-    poses, identities = [], []
+def assemble(chosen: Sequence[tuple[Sample, list[Window]]], network: NetworkConfig, *, twins: bool = False) -> Batch:
+    """Windows of several clips side by side. ``twins``: those of the frames are to be painted, too.
+
+    Raises ConfigError where there are none to be painted.
+    """
+    poses, identities, others = [], [], []
     for sample, windows in chosen:
         crops_TSSC, twins_TSSC = sample.piece.crops_TSSC, sample.piece.twin_crops_TSSC
         poses += [_seen(crops_TSSC[w.pose : w.pose + w.length], w) for w in windows]
         for w in windows:
             shown_TSSC = twins_TSSC if w.twin and twins_TSSC is not None else crops_TSSC
             identities.append(_disguised(_seen(shown_TSSC[w.identity : w.identity + w.length], w), w))
-    steps = [_steps(sample, windows, network) for sample, windows in chosen]
+        if twins:
+            if twins_TSSC is None or not all(w.twin for w in windows):
+                raise ConfigError(
+                    "losses.twins",
+                    f"must be 0, or all rows must have twins (jobs/synthesize.py --twins) and `data.twins` be 1; found "
+                    f"{'none' if twins_TSSC is None else 'frames without'} in {sample.piece.id}",
+                )
+            others += [_seen(twins_TSSC[w.pose : w.pose + w.length], w) for w in windows]
+    told = [(n, _steps(sample, windows, network)) for n, (sample, windows) in enumerate(chosen)]
+    if twins:
+        told += [(n, _steps(sample, windows, network, twin=True)) for n, (sample, windows) in enumerate(chosen)]
     spans = [sample.voice for sample, _ in chosen]
     batch = partial(
         Batch,
         poses_NSSC=torch.from_numpy(np.concatenate(poses)),
         identities_NSSC=torch.from_numpy(np.concatenate(identities)),
         positions_B=tuple(range(len(chosen))),
-        frames_of_clip_B=tuple(sum(window.length for window in windows) for _, windows in chosen),
+        twins_NSSC=torch.from_numpy(np.concatenate(others)) if others else None,
+        frames_of_clip_B=tuple(len(steps_N) for _, steps_N in told),
     )
     if network.voice is Voice.LOCAL:
-        heard = [mel_windows(network, span, steps_N) for span, steps_N in zip(spans, steps, strict=True)]
+        heard = [mel_windows(network, spans[clip], steps_N) for clip, steps_N in told]
         return batch(voice=torch.cat(heard))
     rows_BAF, padding_BA = _padded(spans)
     picked = [
-        clip * rows_BAF.shape[1] + np.clip(steps_N - span.first_step, 0, len(span.features_AF) - 1)
-        for clip, (span, steps_N) in enumerate(zip(spans, steps, strict=True))
+        clip * rows_BAF.shape[1] + np.clip(steps_N - spans[clip].first_step, 0, len(spans[clip].features_AF) - 1)
+        for clip, steps_N in told
     ]
     picked_N = torch.from_numpy(np.concatenate(picked))
     return batch(voice=rows_BAF, picked_N=picked_N, padding_BA=padding_BA)
 
 
-def _windows(sample: Sample, draw: Draw, data: DataConfig) -> tuple[Sample, list[Window]] | None:
+def _windows(sample: Sample, draw: Draw, data: DataConfig, itself: bool) -> tuple[Sample, list[Window]] | None:
     windows = choose_windows(
         sample.piece.usable_T,
         draw.rng(),
@@ -201,7 +219,7 @@ def _windows(sample: Sample, draw: Draw, data: DataConfig) -> tuple[Sample, list
         brightness=data.brightness,
         move=data.move_identity,
         hide=data.hide_identity,
-        veil=data.veil,
+        itself=itself,
         twins=data.twins if sample.piece.twins_THWC is not None else 0.0,
     )
     return (sample, windows) if windows else None
@@ -215,7 +233,7 @@ def _seen(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
 
 
 def _disguised(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
-    """Who it is, so that its pixels cannot be copied: moved, its lower half or its mouth hidden."""
+    """Who it is, so that its pixels cannot be copied: moved, its lower half hidden."""
     side = crops_TSSC.shape[1]
     if window.moved is not None:
         right, down, turned, scaled = window.moved
@@ -227,17 +245,14 @@ def _disguised(crops_TSSC: np.ndarray, window: Window) -> np.ndarray:
     if window.hidden is not None:
         crops_TSSC = crops_TSSC.copy()
         crops_TSSC[:, side // 2 :] = window.hidden
-    if window.veiled is not None:
-        (top, bottom), (left, right) = mouth_place(side)
-        crops_TSSC = crops_TSSC.copy()
-        crops_TSSC[:, top:bottom, left:right] = window.veiled
     return crops_TSSC
 
 
-def _steps(sample: Sample, windows: list[Window], network: NetworkConfig) -> np.ndarray:
-    frames = [frame for window in windows for frame in window.pose_frames]
+def _steps(sample: Sample, windows: list[Window], network: NetworkConfig, *, twin: bool = False) -> np.ndarray:
+    """Of what each frame says, or its twin."""
+    seconds = sample.piece.seconds_of_twin if twin else sample.piece.seconds
     rate = STEPS_PER_SECOND[network.voice]
-    return np.array([floor_step(sample.piece.seconds(frame), rate) for frame in frames], np.int64)
+    return np.array([floor_step(seconds(frame), rate) for w in windows for frame in w.pose_frames], np.int64)
 
 
 def _padded(spans: Sequence[VoiceSpan]) -> tuple[Tensor, Tensor]:

@@ -82,8 +82,6 @@ class DataConfig:
     be told from, not copied."""
     hide_identity: float = 0.0
     """Probability that the lower half of who it is, is hidden as well: a mouth that is not shown must be heard."""
-    veil: float = 0.0
-    """Probability that of who it is, the place where a mouth moves is covered, and nothing else."""
     twins: float = 0.0
     """How often who it is, is shown by the frame itself with another mouth, as in dubbing: of rows that bring such
     frames along (jobs/synthesize.py --twins)."""
@@ -228,7 +226,6 @@ class RunSettings:
             ),
             (0 <= self.data.hide_identity <= 1, f"`data.hide_identity` must be 0 to 1, got {self.data.hide_identity}"),
             (0 <= self.data.twins <= 1, f"`data.twins` must be 0 to 1, got {self.data.twins}"),
-            (0 <= self.data.veil <= 1, f"`data.veil` must be 0 to 1, got {self.data.veil}"),
             (
                 0 <= self.engine.zero_stage <= 3,
                 f"`engine.zero_stage` must be 0 to 3, got {self.engine.zero_stage}",

@@ -25,8 +25,6 @@ SMOOTHING = 0.1
 """Share of a token's probability that lip reading is asked to spread over the whole vocabulary."""
 TEMPERATURE = 0.07
 MOST_NEGATIVES = 100
-MOUTH = (0.56, 0.96), (0.2, 0.8)
-"""From .. to, down and across."""
 _NEGATIVES = 2
 """Keeps these draws apart from others of the same seed."""
 
@@ -47,6 +45,8 @@ class LossWeights:
     a tenth of the patch, and without this a network learns it last."""
     motion: float = 0.0
     """Not in the paper: that the mouth moves as it should, whatever it looks like (`motion`)."""
+    twins: float = 0.0
+    """Not in the paper: that two mouths of one frame differ as what they say does (`apart`). Needs rows with twins."""
     echo: float = 0.0
     """Not in the paper: that every block of the generator can still tell what was heard (training/echo.py)."""
     sketch: float = 0.0
@@ -66,6 +66,7 @@ class LossWeights:
             (self.contrast, terms.contrast),
             (self.mouth, terms.mouth),
             (self.motion, terms.motion),
+            (self.twins, terms.twins),
             (self.echo, terms.echo),
             (self.sketch, terms.sketch),
         )
@@ -76,9 +77,15 @@ class LossWeights:
 
     def check(self, where: str) -> None:
         """Raises ConfigError for weights that mean nothing."""
-        for name in ("lip", "critic", "contrast", "mouth", "motion", "echo", "sketch"):
+        for name in ("lip", "critic", "contrast", "mouth", "motion", "twins", "echo", "sketch"):
             if getattr(self, name) < 0:
                 raise ConfigError(where, f"`losses.{name}` must not be negative, found {getattr(self, name)}")
+        if self.twins and (self.lip or self.contrast):
+            raise ConfigError(
+                where,
+                "`losses.twins` paints each frame twice and must be 0 where a lip reader watches; set it to 0, or "
+                "`losses.lip` and `losses.contrast`",
+            )
         if self.reconstruction <= 0:
             raise ConfigError(
                 where,
@@ -101,6 +108,7 @@ class Terms:
     contrast: Tensor | None = None
     mouth: Tensor | None = None
     motion: Tensor | None = None
+    twins: Tensor | None = None
     echo: Tensor | None = None
     sketch: Tensor | None = None
     critic_real: Tensor | None = None
@@ -126,18 +134,6 @@ def reconstruction(patches_NCSS: Tensor, targets_NCSS: Tensor) -> Tensor:
     return F.l1_loss(patches_NCSS.float(), targets_NCSS.float())
 
 
-def at_the_mouth(patches_NCSS: Tensor) -> Tensor:
-    """The part of a patch in which a mouth moves, as face boxes lie: shares MOUTH of its height and width."""
-    (top, bottom), (left, right) = mouth_place(patches_NCSS.shape[-1])
-    return patches_NCSS[..., top:bottom, left:right]
-
-
-def mouth_place(side: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """From .. to, down and across, in a patch of ``side`` pixels."""
-    (top, bottom), (left, right) = ((round(share * side) for share in shares) for shares in MOUTH)
-    return (top, bottom), (left, right)
-
-
 def motion(patches_NCSS: Tensor, targets_NCSS: Tensor, frames_of_clip_B: Sequence[int]) -> Tensor:
     """Mean absolute difference once more, after each clip's own mean difference has been taken out.
 
@@ -148,6 +144,18 @@ def motion(patches_NCSS: Tensor, targets_NCSS: Tensor, frames_of_clip_B: Sequenc
     apart_NCSS = patches_NCSS.float() - targets_NCSS.float()
     clips = torch.split(apart_NCSS, list(frames_of_clip_B))
     return torch.cat([clip - clip.mean(0, keepdim=True) for clip in clips]).abs().mean()
+
+
+def apart(patches_NCSS: Tensor, targets_NCSS: Tensor) -> Tensor:
+    """Of frames painted twice, first all of them and then all with another mouth: how far what sets the two apart is
+    from what should, mean square.
+
+    A frame and its twin have everything in common but what is heard, so nothing but listening makes this smaller; and
+    squared, since between noisy pictures an absolute difference is least where nothing moves.
+    """
+    wrong_NCSS = patches_NCSS.float() - targets_NCSS.float()
+    frames_NCSS, twins_NCSS = wrong_NCSS.chunk(2)
+    return (frames_NCSS - twins_NCSS).square().mean()
 
 
 def genuine(logits_N: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training rows and the Parquet shards that hold them: a row a piece of a talking clip. Schema version 2; 3 with twins.
+"""Training rows and the Parquet shards that hold them: a row a piece of a talking clip. Schema version 2; 4 with twins.
 
     id             string        the clip's name in its manifest
     piece          int32         position among the clip's pieces, from 0
@@ -16,7 +16,9 @@
     sound          binary        int16 little endian, mono, 16 kHz; full scale is 32768
     first_sample   int64         number of sound[0] on the clip's clock (may be negative: silence before it)
     num_samples    int64         samples the whole clip's sound has at this rate
-    twins          binary        version 3 only: the same frames with another mouth, as `video`; null without
+    twins          binary        version 4 only: the same frames with another mouth, as `video`; null without
+    twins_turned   float64       version 4 only: what a twin says at second s, is heard at second s + twins_turned of
+                                 the clip, whose sound begins again where it ends; null without
 
 The sound reaches a second beyond the frames on both sides. Each row is a row group of its own, so a reader
 can fetch any row of any shard without the others. The file's metadata says how it was made (``Origin``).
@@ -46,7 +48,7 @@ from talklip_ray.media import facevideo
 from talklip_ray.records import Failure, Verdict, load_failures
 
 SCHEMA_VERSION = 2
-TWINS_VERSION = 3
+TWINS_VERSION = 4
 """Of shards with twins, which only rendered clips have."""
 FRAME_SIDE = facevideo.SIDE
 FACE_SIDE = 96
@@ -60,6 +62,8 @@ SOUND_MARGIN = SAMPLE_RATE
 
 _MOST_BYTES = 1 << 30
 """Of one row, decompressed."""
+_LONGEST = 1e6
+"""Seconds."""
 _ORIGIN = "talklip.origin"
 SCHEMA = pa.schema(
     [
@@ -81,7 +85,10 @@ SCHEMA = pa.schema(
         ("num_samples", pa.int64()),
     ]
 )
-SCHEMAS = {SCHEMA_VERSION: SCHEMA, TWINS_VERSION: SCHEMA.append(pa.field("twins", pa.binary()))}
+SCHEMAS = {
+    SCHEMA_VERSION: SCHEMA,
+    TWINS_VERSION: pa.schema([*SCHEMA, ("twins", pa.binary()), ("twins_turned", pa.float64())]),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +113,8 @@ class Piece:
     num_samples: int
     twins_THWC: np.ndarray | None = None
     """The same frames, in all the same but for a mouth that says something else."""
+    twins_turned: float = 0.0
+    """Seconds by which what they say comes later in the clip, whose sound begins again where it ends."""
 
     @cached_property
     def crops_TSSC(self) -> np.ndarray:  # noqa: N802
@@ -146,6 +155,10 @@ class Piece:
     def seconds(self, frame: int) -> Fraction:
         """Time of a frame of this piece on the clip's clock."""
         return int(self.pts_T[frame]) * self.time_base - self.origin
+
+    def seconds_of_twin(self, frame: int) -> Fraction:
+        """Time on the clip's clock at which there is heard what the frame's twin says."""
+        return (self.seconds(frame) + Fraction(self.twins_turned)) % Fraction(self.num_samples, SAMPLE_RATE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,6 +284,7 @@ def _columns(piece: Piece) -> dict[str, Any]:
         "first_sample": piece.first_sample,
         "num_samples": piece.num_samples,
         "twins": None if piece.twins_THWC is None else facevideo.encode(piece.twins_THWC),
+        "twins_turned": None if piece.twins_THWC is None else piece.twins_turned,
     }
 
 
@@ -288,6 +302,9 @@ def _piece(columns: dict[str, Any], where: str) -> Piece:
     time_base = _fraction(columns["time_base"])
     if time_base <= 0:
         raise ValueError("a clock that stands")
+    turned = columns.get("twins_turned") or 0.0
+    if not 0 <= turned < _LONGEST:
+        raise ValueError(f"twins that speak {turned} s later")
     return Piece(
         id=columns["id"],
         piece=columns["piece"],
@@ -306,6 +323,7 @@ def _piece(columns: dict[str, Any], where: str) -> Piece:
         first_sample=columns["first_sample"],
         num_samples=columns["num_samples"],
         twins_THWC=facevideo.decode(twins, num_frames, where) if (twins := columns.get("twins")) else None,
+        twins_turned=turned,
     )
 
 

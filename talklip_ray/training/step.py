@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from talklip_ray.models.lip_reader import PAD, LipReader
+from talklip_ray.models.mouth import at_the_mouth
 from talklip_ray.models.talklip import TalkLip
 from talklip_ray.training.batches import Batch
 from talklip_ray.training.collective import Whole, total, whole_of, world_size
@@ -23,7 +24,7 @@ from talklip_ray.training.engine import Engine
 from talklip_ray.training.losses import (
     LossWeights,
     Terms,
-    at_the_mouth,
+    apart,
     contrast,
     forged,
     genuine,
@@ -88,13 +89,13 @@ def step(
         if cast.echo is not None and overheard is not None:
             found = replace(found, echo=share.mean * _echoed(cast.echo, overheard))
         if cast.sketch is not None and overheard is not None:
-            found = replace(found, sketch=share.mean * _sketched(cast.sketch, overheard, batch))
+            found = replace(found, sketch=share.mean * _sketched(cast.sketch, overheard, batch, weights))
         cast.generator.backward(weights.total(found))
         cast.generator.step(learning_rate)
         if cast.echo is not None and overheard is not None:
             _improve_echo(cast.echo, overheard, learning_rate, share)
         if cast.sketch is not None and overheard is not None:
-            _improve_sketch(cast.sketch, overheard, batch, learning_rate, share)
+            _improve_sketch(cast.sketch, overheard, batch, weights, learning_rate, share)
         painted.append(patches_N3SS.detach())
         terms = found.detached() if terms is None else terms + found.detached()
     assert terms is not None
@@ -130,6 +131,9 @@ def objective(
     if weights.motion:
         moved = motion(at_the_mouth(patches_N3SS), at_the_mouth(batch.targets_N3SS), _clips(batch))
         terms = replace(terms, motion=share.mean * moved)
+    if weights.twins:
+        unlike_twins = apart(at_the_mouth(patches_N3SS), at_the_mouth(batch.targets_N3SS))
+        terms = replace(terms, twins=share.mean * unlike_twins)
     with cast.generator.autocast():
         if cast.critic is not None and weights.critic:
             with _still(cast.critic.network, still=not critic_learns):
@@ -177,15 +181,17 @@ def _improve_echo(echo: Engine, overheard: Overheard, learning_rate: float, shar
     echo.step(learning_rate)
 
 
-def _sketched(sketch: Engine, overheard: Overheard, batch: Batch) -> Tensor:
+def _sketched(sketch: Engine, overheard: Overheard, batch: Batch, weights: LossWeights) -> Tensor:
     """How far small pictures are from right, by heads that hold still."""
     with _still(sketch.network, still=True), sketch.autocast():
-        return unlike(sketch.network(*overheard.joined), batch.targets_N3SS, _clips(batch))
+        return unlike(sketch.network(*overheard.joined), batch.targets_N3SS, _clips(batch), weights)
 
 
-def _improve_sketch(sketch: Engine, overheard: Overheard, batch: Batch, learning_rate: float, share: Share) -> None:
+def _improve_sketch(
+    sketch: Engine, overheard: Overheard, batch: Batch, weights: LossWeights, learning_rate: float, share: Share
+) -> None:
     painted = sketch(*(joined_NCHW.detach() for joined_NCHW in overheard.joined))
-    sketch.backward(share.mean * unlike(painted, batch.targets_N3SS, _clips(batch)))
+    sketch.backward(share.mean * unlike(painted, batch.targets_N3SS, _clips(batch), weights))
     sketch.step(learning_rate)
 
 

@@ -57,8 +57,6 @@ class Window:
     """How who it is, is shown: right and down in sides, turned in radians, scaled by its exponential."""
     hidden: tuple[int, int, int] | None = None
     """Colour that covers the lower half of who it is."""
-    veiled: tuple[int, int, int] | None = None
-    """Colour that covers no more of who it is than where a mouth moves."""
     twin: bool = False
     """Who it is, is shown by the frame itself with another mouth, as dubbing does; where a row has such frames."""
 
@@ -147,9 +145,10 @@ def choose_windows(
     move: float = 0.0,
     hide: float = 0.0,
     twins: float = 0.0,
-    veil: float = 0.0,
+    itself: bool = False,
 ) -> list[Window]:
-    """Windows of one clip, ascending, each with an identity window that starts elsewhere, or that is its twin.
+    """Windows of one clip, ascending, each with an identity window that starts elsewhere, or that is its twin, or
+    ``itself``.
 
     ``count`` 0 follows the released rule (8 % of the frames, more than 4 frames apart). None where the clip
     has fewer than two places to start.
@@ -162,15 +161,13 @@ def choose_windows(
     if not count:
         chosen = _apart(chosen, RELEASED_SPACING)
     windows = [_window(int(pose), starts, rng, length, flip, brightness) for pose in chosen]
+    if itself:
+        windows = [replace(window, identity=window.pose) for window in windows]
     if move or hide:
         windows = [_disguised(window, rng, move, hide) for window in windows]
     if twins:
         windows = [_twin(window) if rng.random() < twins else window for window in windows]
-    return (
-        [replace(window, veiled=_colour(rng)) if rng.random() < veil else window for window in windows]
-        if veil
-        else windows
-    )
+    return windows
 
 
 def _apart(starts: np.ndarray, spacing: int) -> np.ndarray:

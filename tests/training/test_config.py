@@ -54,7 +54,6 @@ def test_settings_are_laid_over_a_recipe():
         ("workers.least", "2", "`workers.least` must be 0 to `workers.count`, got 2"),
         ("steps", "0", "must be positive"),
         ("data.move_identity", "1", r"`data.move_identity` must be in \[0, 1\), got 1"),
-        ("data.veil", "2", "`data.veil` must be 0 to 1, got 2"),
         ("data.twins", "-0.5", "`data.twins` must be 0 to 1, got -0.5"),
         ("data.hide_identity", "1.5", "`data.hide_identity` must be 0 to 1, got 1.5"),
         ("losses.lip", "1e-5", r"`data.flip` and `data.brightness`"),

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from talklip_ray.errors import ConfigError
 from talklip_ray.models.lip_reader import PAD
+from talklip_ray.models.mouth import at_the_mouth
 from talklip_ray.training.losses import (
     RELEASED,
     TEMPERATURE,
     LossWeights,
     Terms,
-    at_the_mouth,
     contrast,
     forged,
     genuine,

@@ -42,13 +42,14 @@ def test_a_row_comes_back_as_it_was_written(talking, tmp_path):
 
 def test_twins_come_along_where_there_are_any(talking, tmp_path):
     twins_THWC = np.roll(talking("a", seed=8).frames_THWC, 3, axis=0)
-    piece = replace(talking("a", seed=8), twins_THWC=twins_THWC)
+    piece = replace(talking("a", seed=8), twins_THWC=twins_THWC, twins_turned=1.25)
     write_shard(tmp_path / "s.parquet", [piece, talking("b")], Origin())
     with open_shard(tmp_path / "s.parquet", "s") as shard:
         assert read_origin(shard, "s").schema == TWINS_VERSION
         assert shard.schema_arrow.equals(SCHEMAS[TWINS_VERSION])
         first, second = (read_piece(shard, row, "s") for row in range(2))
     assert np.abs(first.twins_THWC.astype(int) - twins_THWC).mean() < 1
+    assert first.twins_turned == 1.25
     assert first.twin_crops_TSSC.shape == first.crops_TSSC.shape
     assert first.num_bytes == 2 * first.frames_THWC.nbytes + first.sound.nbytes
     assert second.twins_THWC is second.twin_crops_TSSC is None
@@ -135,7 +136,7 @@ def test_a_shard_of_the_first_version_says_so(tmp_path):
         {"talklip.origin": json.dumps(told)}
     )
     pq.write_table(pa.table({"id": ["a"], "crops_TSSC": [b""]}, schema=schema), tmp_path / "old.parquet")
-    with pytest.raises(ConfigError, match=r"schema version 2 or 3, found 1; run jobs/prepare\.py again"):
+    with pytest.raises(ConfigError, match=r"schema version 2 or 4, found 1; run jobs/prepare\.py again"):
         Samples(open_store(StorageConfig()), str(tmp_path), None, 0)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from talklip_ray.models.mouth import part_of
 from talklip_ray.training.batches import valid_batches
 from talklip_ray.training.config import DataConfig, EngineConfig, EngineKind, TrainConfig, override
 from talklip_ray.training.echo import overhearing
@@ -48,12 +49,34 @@ def test_there_is_a_picture_of_every_size_on_the_way(task, batch) -> None:
 def test_the_picture_made_small_is_what_is_asked_for(batch) -> None:
     targets_N3SS = batch.targets_N3SS
     right = [F.avg_pool2d(targets_N3SS, 96 // side) for side in (3, 12, 48)]
-    clips = (len(targets_N3SS),)
-    assert float(unlike(right, targets_N3SS, clips)) < 1e-6
+    clips, held_to = (len(targets_N3SS),), LossWeights(mouth=1.0, motion=1.0)
+    assert float(unlike(right, targets_N3SS, clips, held_to)) < 1e-6
     darker = [0.9 * one for one in right]
     still = [one.mean(0, keepdim=True).expand_as(one) for one in right]
-    assert float(unlike(darker, targets_N3SS, clips)) > 0.02
-    assert float(unlike(still, targets_N3SS, clips)) > 0.02
+    assert float(unlike(darker, targets_N3SS, clips, held_to)) > 0.02
+    assert float(unlike(still, targets_N3SS, clips, held_to)) > 0.02
+
+
+def test_of_a_part_what_counts_is_what_there_will_be_to_see_of_it(batch) -> None:
+    targets_N3SS, clips = batch.targets_N3SS, (len(batch.targets_N3SS),)
+    right = part_of(F.avg_pool2d(targets_N3SS, 2))
+    assert float(unlike([right], targets_N3SS, clips, LossWeights(mouth=1.0))) < 1e-6
+    corner, middle = right.clone(), right.clone()
+    corner[..., :3, :3] += 0.5
+    middle[..., 16:19, 16:19] += 0.5
+    assert float(unlike([corner], targets_N3SS, clips, LossWeights())) < 1e-6
+    assert float(unlike([middle], targets_N3SS, clips, LossWeights())) > 1e-3
+
+
+def test_sketches_too_are_held_to_what_sets_twins_apart(batch) -> None:
+    twins = LossWeights(twins=1.0)
+    targets_N3SS = torch.cat((batch.targets_N3SS, 1 - batch.targets_N3SS))
+    darker = [0.5 * F.avg_pool2d(targets_N3SS, 8)]
+    same = [F.avg_pool2d(targets_N3SS, 8) - 0.1]
+    clips = (len(targets_N3SS),)
+    for sketch, wrong in ((darker, True), (same, False)):
+        extra = unlike(sketch, targets_N3SS, clips, twins) - unlike(sketch, targets_N3SS, clips, LossWeights())
+        assert (float(extra) > 1e-4) == wrong
 
 
 def test_heads_and_blocks_learn_to_paint_small(task, batch) -> None:

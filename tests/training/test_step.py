@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from talklip_ray.errors import ConfigError
 from talklip_ray.models.critic import SLOPE
+from talklip_ray.models.mouth import at_the_mouth
 from talklip_ray.models.talklip import small
 from talklip_ray.training.batches import assemble
 from talklip_ray.training.config import EngineConfig, EngineKind, OptimizerConfig, Precision
 from talklip_ray.training.engine import PlainEngine, build_engine
 from talklip_ray.training.engine_state import read_parts, write_part
-from talklip_ray.training.losses import LossWeights, at_the_mouth, forged, genuine, reconstruction
+from talklip_ray.training.losses import LossWeights, forged, genuine, reconstruction
 from talklip_ray.training.reading import Sample, listen
 from talklip_ray.training.step import Cast, improve_critic, objective, step, validate
 from talklip_ray.training.windows import Window
@@ -240,3 +241,24 @@ def test_motion_is_reported_by_clip_and_pulls_only_at_the_mouth(batch_for):
     terms.motion.backward()
     assert float(patches_N3SS.grad[..., :50, :].abs().max()) == 0
     assert "motion" not in step(Cast(generator=engine), [batch], LossWeights(), 1e-3).floats()
+
+
+def test_twins_are_held_to_what_sets_them_apart_and_only_at_the_mouth(batch_for):
+    engine, batch = plain(), batch_for()
+    twins = torch.flip(batch.poses_NSSC, (2,))
+    batch = replace(
+        batch, twins_NSSC=twins, voice=torch.cat((batch.voice, batch.voice.flip(0))), frames_of_clip_B=(4, 4)
+    )
+    patches_N3SS, terms = objective(Cast(generator=engine), batch, LossWeights(twins=2.0))
+    assert len(patches_N3SS) == 8
+    patches_N3SS.retain_grad()
+    wrong_NCSS = at_the_mouth(patches_N3SS - batch.targets_N3SS).detach()
+    assert terms.twins.item() == pytest.approx(float((wrong_NCSS[:4] - wrong_NCSS[4:]).square().mean()), rel=1e-5)
+    terms.twins.backward()
+    assert float(patches_N3SS.grad[..., :50, :].abs().max()) == 0
+    assert "twins" not in step(Cast(generator=engine), [batch], LossWeights(), 1e-3).floats()
+
+
+def test_twins_and_a_lip_reader_do_not_go_together():
+    with pytest.raises(ConfigError, match=r"`losses\.twins` paints each frame twice"):
+        LossWeights(twins=1.0, contrast=1e-3).check("recipe x")

@@ -71,11 +71,15 @@ def make_clip(spec: ClipSpec, path: Path, said: Said | None = None) -> ClipTruth
 
 def make_twin(spec: ClipSpec, said: Said, path: Path) -> ClipTruth:
     """The same clip in all but its mouths, which say the line at another time: it begins somewhere in its middle, and
-    its beginning comes last. The sound is that of the clip. Otherwise as ``make_clip``.
+    its beginning comes last (``turn_of``). The sound is that of the clip. Otherwise as ``make_clip``.
     """
     heard = heard_in(spec, said)
-    share = np.random.default_rng((spec.seed, 509)).uniform(0.3, 0.7)
-    return _film(spec, path, replace(heard, phonemes=turned(heard.phonemes, share * heard.duration)))
+    return _film(spec, path, replace(heard, phonemes=turned(heard.phonemes, turn_of(spec, heard.duration))))
+
+
+def turn_of(spec: ClipSpec, duration: float) -> float:
+    """Second at which the twin of a clip of ``duration`` seconds begins to say the clip's line."""
+    return float(np.random.default_rng((spec.seed, 509)).uniform(0.3, 0.7)) * duration
 
 
 def turned(phonemes: tuple[Phoneme, ...], start: float) -> tuple[Phoneme, ...]:

@@ -55,6 +55,8 @@ class Twin:
 
     path: Path
     truth: ClipTruth
+    turned: float
+    """Seconds by which what it says comes later in the clip."""
 
 
 def pieces_of(path: Path, truth: ClipTruth, twin: Twin | None = None) -> Iterator[RenderedPiece]:
@@ -89,6 +91,7 @@ def pieces_of(path: Path, truth: ClipTruth, twin: Twin | None = None) -> Iterato
             first_sample=first,
             num_samples=sound.num_speech_samples,
             twins_THWC=None if twin is None else around(twin.path),
+            twins_turned=0.0 if twin is None else twin.turned,
         )
 
 

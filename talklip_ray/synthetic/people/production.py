@@ -27,7 +27,7 @@ from talklip_ray.records import Failure
 from talklip_ray.storage.store import Store
 from talklip_ray.storage.uri import join
 from talklip_ray.synthetic.people.casting import SIDE, ClipSpec
-from talklip_ray.synthetic.people.clips import KINDS, PLAIN, draw_clip, make_clip, make_twin
+from talklip_ray.synthetic.people.clips import KINDS, PLAIN, draw_clip, make_clip, make_twin, turn_of
 from talklip_ray.synthetic.people.lines import Sentence
 from talklip_ray.synthetic.people.pieces import Twin, pieces_of
 from talklip_ray.synthetic.people.stage import Variety
@@ -39,6 +39,8 @@ STAGE = "synthesize"
 CLIPS_PER_TASK = 16
 LOOK = 1
 """Counts up when the same seed shows or says something else: what is there is then made again."""
+TWINS = 2
+"""Counts up likewise, for rows with twins."""
 APART = 1_000_003
 """Seeds of clips of two orders lie this far apart."""
 
@@ -84,8 +86,9 @@ class Order:
     def recipe(self, task: int) -> str:
         """Digest of all that decides what a task makes."""
         settings = asdict(self)
-        if not self.twins:
-            del settings["twins"]  # what was made before there were any is still the same
+        del settings["twins"]  # what was made before there were any is still the same
+        if self.twins:
+            settings["twins"] = TWINS
         told = json.dumps([LOOK, task, settings], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()
 
@@ -188,7 +191,8 @@ class _Work:
             path = folder / f"{spec.id}.mp4"
             try:
                 truth = make_clip(spec, path, said)
-                twin = Twin(path=other, truth=make_twin(spec, said, other)) if twins else None
+                turned = turn_of(spec, truth.duration)
+                twin = Twin(path=other, truth=make_twin(spec, said, other), turned=turned) if twins else None
                 self.made.append(truth)
                 yield path, truth, twin
             except TitleError as error:

@@ -21,11 +21,12 @@ from talklip_ray.media.video import probe_video
 from talklip_ray.records import Verdict
 from talklip_ray.storage.uri import open_store
 from talklip_ray.synthetic.people import pieces, production
-from talklip_ray.synthetic.people.clips import draw_clip
+from talklip_ray.synthetic.people.clips import draw_clip, make_clip, make_twin, turn_of
 from talklip_ray.synthetic.people.lines import Sentence, is_held_out
 from talklip_ray.synthetic.people.pieces import detected, pieces_of, stretches
 from talklip_ray.synthetic.people.production import Order, TaskReport, make_task
 from talklip_ray.synthetic.people.truth import ClipTruth, Sightings, read_truths
+from talklip_ray.synthetic.people.voices import say
 from talklip_ray.training.shards import FRAME_SIDE, Piece, open_shard, read_origin, read_piece
 
 SHORT = (Sentence("Buy a map.", "en"), Sentence("Bob may pay.", "en"))
@@ -142,6 +143,16 @@ def test_twins_are_the_same_frames_with_another_mouth(shard, tmp_path):
     assert mouth > 2
     still = np.abs(np.diff(ours, axis=0)).mean()
     assert brow < 2 * still  # the head is where it was
+
+
+def test_a_twin_says_what_is_heard_when_its_row_says(shard, tmp_path):
+    (spec, *_) = SMALL.clips(0)
+    (said,) = say([spec.line])
+    own, twin = make_clip(spec, tmp_path / "own.mp4", said), make_twin(spec, said, tmp_path / "twin.mp4")
+    seconds_T = np.arange(own.num_frames) / float(own.rate)
+    heard_T = (seconds_T + turn_of(spec, own.duration)) % own.duration
+    assert np.corrcoef(twin.opening(seconds_T), own.opening(heard_T))[0, 1] > 0.95
+    assert np.corrcoef(twin.opening(seconds_T), own.opening(seconds_T))[0, 1] < 0.6
 
 
 def test_clips_follow_from_seed_and_number_alone():
