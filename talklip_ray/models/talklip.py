@@ -20,7 +20,7 @@ from talklip_ray.models.audio_global import GlobalListener, GlobalListenerConfig
 from talklip_ray.models.audio_local import WINDOW, LocalListener
 from talklip_ray.models.contrastive import ContrastiveHead
 from talklip_ray.models.generator import Generator
-from talklip_ray.models.mouth import cover, lay_over
+from talklip_ray.models.mouth import added, cover, lay_over
 from talklip_ray.models.video_encoder import LEVELS, VideoEncoder
 
 Variant = Literal["l", "lc", "g", "gc"]
@@ -202,19 +202,20 @@ class TalkLip(nn.Module):
         return self.paint(seen if times == 1 else [torch.cat([level] * times) for level in seen], heard_ND)
 
     def look(self, faces_N6SS: Tensor) -> list[Tensor]:
-        """All that ``paint`` needs to know of N faces: what the video encoder sees, and before it who it is where the
-        picture of it is painted over. It knows no sound, so each voice that a face is given can share it.
+        """All that ``paint`` needs to know of N faces: what the video encoder sees and, where the mouth alone is
+        painted, before that who it is, open and covered. It knows no sound, so each voice that a face is given can
+        share it.
         """
         covered = self.config.repaints == "mouth"
         shown_N6SS = cover(faces_N6SS) if covered else faces_N6SS
         seen: list[Tensor] = self.video_encoder(shown_N6SS.to(next(self.video_encoder.parameters()).dtype))
-        return [faces_N6SS[:, 3:], *seen] if covered else seen
+        return [faces_N6SS[:, 3:], shown_N6SS[:, 3:], *seen] if covered else seen
 
     def paint(self, seen: list[Tensor], heard_ND: Tensor) -> Tensor:
         """Pictures N x 3 x S x S from what ``look`` gives."""
         embedding_ND = heard_ND if self.config.voice is Voice.LOCAL else self.audio_map(heard_ND)
         if self.config.repaints == "mouth":
-            own_N3SS, *seen = seen
-            return lay_over(torch.sigmoid(self.generator(embedding_ND, seen)), own_N3SS)
+            own_N3SS, covered_N3SS, *seen = seen
+            return lay_over(added(self.generator(embedding_ND, seen), covered_N3SS), own_N3SS)
         logits_N3SS = self.generator(embedding_ND, seen)
         return torch.sigmoid(logits_N3SS)

@@ -40,6 +40,20 @@ def test_only_the_mouth_of_who_it_is_is_covered() -> None:
     assert torch.equal(given_N6SS, faces())  # a copy
 
 
+def test_what_covers_a_mouth_is_the_skin_around_it_and_what_is_painted_is_added_to_that() -> None:
+    shaded_SS = torch.linspace(0.3, 0.7, 96).expand(96, 96)  # from left to right
+    own_N3SS = shaded_SS.expand(2, 3, 96, 96).clone()
+    at_the_mouth(own_N3SS)[:] = 0.0  # a dark mouth
+    covered_N3SS = cover(torch.cat((own_N3SS, own_N3SS), dim=1))[:, 3:]
+    assert torch.allclose(covered_N3SS[:, :, 40:], shaded_SS[40:].expand(2, 3, 56, 96), atol=0.08)
+    network = CONFIG.build().eval()
+    with torch.no_grad():
+        network.generator.output[-1].weight.zero_()  # type: ignore[operator,union-attr]
+        network.generator.output[-1].bias.zero_()  # type: ignore[operator,union-attr]
+        painted_N3SS = network(torch.cat((own_N3SS, own_N3SS), dim=1), voice(2)).patches_N3SS
+    assert torch.allclose(at_the_mouth(painted_N3SS), at_the_mouth(covered_N3SS), atol=1e-5)
+
+
 def test_the_part_is_cut_alike_at_every_size_and_holds_all_that_counts() -> None:
     assert [tuple(part_of(torch.zeros(1, 1, n, n)).shape[2:]) for n in (12, 24, 96)] == [(7, 10), (14, 20), (56, 80)]
     assert [whole_side(part_of(torch.zeros(1, 1, n, n))) for n in (12, 24, 96)] == [12, 24, 96]
