@@ -130,7 +130,7 @@ def starter() -> TrainConfig:
         network=network,
         losses=LossWeights(mouth=1.0, twins=50.0, sketch=1.0),
         steps=30_000,
-        data=DataConfig(clips=24, windows=1, window=1, flip=0.5, brightness=0.1, twins=1.0, hold_out=0.01),
+        data=DataConfig(clips=8, windows=3, window=1, flip=0.5, brightness=0.1, twins=1.0, hold_out=0.01),
         engine=EngineConfig(channels_last=True, precision=Precision.BF16),
         workers=WorkersConfig(count=2, cpus=1),
         keep=KeepConfig(checkpoint_every=1000, validate_every=2000, report_every=200),

@@ -8,7 +8,7 @@ from talklip_ray.models.checkpoints import load_network, verify
 
 SMALL = {
     "steps": 2,
-    "data.clips": 4,  # two to each worker: one frame has no statistics
+    "data.clips": 2,
     "data.hold_out": 0,
     "workers.gpus": 0,
     "workers.gpu_gib": 0,
