@@ -33,7 +33,7 @@ bench: setup ## frames per core-second of each stage and of the whole
 demo: setup ## dub a small synthetic catalog through S3; VIDEO=… AUDIO=… dubs your own file
 	python -m jobs.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(AUDIO),--audio "$(AUDIO)") $(ARGS)
 
-starter: setup ## train a small network on people who do not exist (one GPU)
+starter: setup ## train a small network on people who do not exist (two cores, hours)
 	python -m jobs.starter $(ARGS)
 
 synthesize: setup ## talking people who do not exist, to train on: OUT=… HOURS=N SEED=N
