@@ -38,7 +38,7 @@ def export_released(source: Path | str, target: Path | str) -> Exported:
     we do not keep become zeros, which strict loading wants to see and nothing uses. Raises WeightsError.
     """
     tensors, header = load_tensors(source)
-    if isinstance(header.network, NetworkConfig) and header.network.repaints != "face":
+    if isinstance(header.network, NetworkConfig) and header.network.mouth_only:
         raise WeightsError(
             str(source),
             "to be exported, a network must repaint the whole face (`repaints`), found one that covers the mouth",

@@ -85,10 +85,10 @@ def _blurred(edge_N3L: Tensor) -> Tensor:
 
 
 @lru_cache
-def counting(side: int) -> Tensor:
+def counting(side: int, device: torch.device | str = "cpu") -> Tensor:
     """[side,side] How much of a painting there is to see: 1 where the mouth was covered, fading to 0 around it."""
     with torch.inference_mode(False):  # kept for whoever asks next, who may be training
-        at_S = torch.arange(side)
+        at_S = torch.arange(side, device=device)
         down_S, across_S = (torch.maximum(first - at_S, at_S - last + 1) for first, last in mouth_place(side))
         away_SS = torch.maximum(down_S[:, None], across_S).clamp(min=0)
         return (1 - away_SS / (FEATHER * side)).clamp(min=0)
@@ -101,7 +101,7 @@ def added(logits_N3HW: Tensor, covered_N3SS: Tensor) -> Tensor:
 
 def lay_over(painted_N3HW: Tensor, own_N3SS: Tensor) -> Tensor:
     """[N,3,S,S] A face with the part ``painted_N3HW`` of it, in the precision of the face."""
-    shown_HW = part_of(counting(own_N3SS.shape[-1])).to(own_N3SS)
+    shown_HW = part_of(counting(own_N3SS.shape[-1], own_N3SS.device)).to(own_N3SS.dtype)
     whole_N3SS = own_N3SS.clone()
     part_of(whole_N3SS).lerp_(painted_N3HW.to(own_N3SS.dtype), shown_HW)
     return whole_N3SS

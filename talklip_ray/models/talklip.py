@@ -102,6 +102,11 @@ class NetworkConfig:
         return self.variant.endswith("c")
 
     @property
+    def mouth_only(self) -> bool:
+        """Whether all but the mouth is left as it is; who it is must then be shown by the frame itself, or its twin."""
+        return self.repaints == "mouth"
+
+    @property
     def heard_width(self) -> int:
         """D of a row that ``TalkLip.listen`` gives."""
         return self.embedding if self.voice is Voice.LOCAL else self.listener.width
@@ -162,7 +167,7 @@ class TalkLip(nn.Module):
             config.decoder_widths,
             config.encoder_widths,
             config.output_width,
-            mouth_only=config.repaints == "mouth",
+            mouth_only=config.mouth_only,
         )
         self.listener_learns = True
         """False: training passes no gradient into the listener, and keeps nothing for one."""
@@ -206,15 +211,14 @@ class TalkLip(nn.Module):
         painted, before that who it is, open and covered. It knows no sound, so each voice that a face is given can
         share it.
         """
-        covered = self.config.repaints == "mouth"
-        shown_N6SS = cover(faces_N6SS) if covered else faces_N6SS
+        shown_N6SS = cover(faces_N6SS) if self.config.mouth_only else faces_N6SS
         seen: list[Tensor] = self.video_encoder(shown_N6SS.to(next(self.video_encoder.parameters()).dtype))
-        return [faces_N6SS[:, 3:], shown_N6SS[:, 3:], *seen] if covered else seen
+        return [faces_N6SS[:, 3:], shown_N6SS[:, 3:], *seen] if self.config.mouth_only else seen
 
     def paint(self, seen: list[Tensor], heard_ND: Tensor) -> Tensor:
         """Pictures N x 3 x S x S from what ``look`` gives."""
         embedding_ND = heard_ND if self.config.voice is Voice.LOCAL else self.audio_map(heard_ND)
-        if self.config.repaints == "mouth":
+        if self.config.mouth_only:
             own_N3SS, covered_N3SS, *seen = seen
             return lay_over(added(self.generator(embedding_ND, seen), covered_N3SS), own_N3SS)
         logits_N3SS = self.generator(embedding_ND, seen)

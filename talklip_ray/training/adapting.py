@@ -248,7 +248,7 @@ class Trainer:
             frames = [place for place in frames if place[0] in some] or frames
         chosen = [frames[at] for at in rng.integers(len(frames), size=self.config.batch_frames)]
         batch = self._batch((number, self._window(number, frame, rng=rng)) for number, frame in chosen)
-        if self.network.config.repaints == "mouth":
+        if self.network.config.mouth_only:
             return batch
         identities_NSSC = batch.identities_NSSC.clone()
         for at in np.flatnonzero(rng.random(len(chosen)) < self.config.hide_identity):
@@ -258,9 +258,8 @@ class Trainer:
 
     def _window(self, number: int, frame: int, *, rng: np.random.Generator | None = None) -> Window:
         """A frame to paint and one to show who it is: drawn by ``rng``, else the middle one of those there are."""
-        others = self.material.stretches[number].identities(frame)
-        if self.network.config.repaints == "mouth":  # its mouth is covered; all else must be the frame's own
-            others = np.array([frame])
+        own = self.network.config.mouth_only  # its mouth is covered; all else must be the frame's own
+        others = np.array([frame]) if own else self.material.stretches[number].identities(frame)
         if rng is None:
             return Window(pose=frame, identity=int(others[len(others) // 2]), length=1)
         gain = 1.0 + rng.uniform(-self.config.brightness, self.config.brightness)

@@ -119,7 +119,7 @@ def train_batch(
     passed_over: list[str] = []
     lacking = f"no clip has two windows of {data.window} usable frames"
     for draw in drawn:
-        use = partial(_windows, draw=draw, data=data, itself=config.network.repaints == "mouth")
+        use = partial(_windows, draw=draw, data=data, itself=config.network.mouth_only)
         chosen.append(take(rows, numbers, draw.clip, use, passed_over, where=config.where, lacking=lacking))
     batch = assemble(chosen, config.network, twins=config.losses.twins > 0)
     return replace(
@@ -159,7 +159,7 @@ def valid_batches(
         piece = samples[number].piece
         at = np.flatnonzero(piece.usable_T)[::8][:most]
         twin = piece.twins_THWC is not None
-        shown = at if twin or network.repaints == "mouth" else np.roll(at, len(at) // 2)
+        shown = at if twin or network.mouth_only else np.roll(at, len(at) // 2)
         windows = [Window(pose=int(t), identity=int(i), length=1, twin=twin) for t, i in zip(at, shown, strict=True)]
         if windows:
             yield assemble([(samples[number], windows)], network)

@@ -51,7 +51,7 @@ def unlike(
         mouths = at_the_mouth(painted_N3HW), at_the_mouth(small_N3HW)
         if sketch_N3HW.shape[-2] < side:
             small_N3HW = part_of(small_N3HW)
-            painted_N3HW = torch.lerp(small_N3HW, painted_N3HW, part_of(counting(side)).to(small_N3HW))
+            painted_N3HW = torch.lerp(small_N3HW, painted_N3HW, part_of(counting(side, small_N3HW.device)))
             mouths = painted_N3HW, small_N3HW
         loss = reconstruction(painted_N3HW, small_N3HW)
         if weights.mouth:

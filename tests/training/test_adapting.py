@@ -123,6 +123,16 @@ def test_who_it_is_is_shown_by_a_frame_of_the_same_shot_that_is_not_near(talking
     assert 30 not in {frame for window in shown for frame in (window.pose, window.identity)}
 
 
+def test_a_network_that_repaints_the_mouth_alone_is_shown_the_very_frame_and_learns(material):
+    torch.manual_seed(0)
+    started = replace(tiny.generator("l"), repaints="mouth").build()
+    trainer, done = trained(material, replace(STEPS, hide_identity=1.0), started=started)
+    batch = trainer._drawn(0)
+    assert torch.equal(batch.identities_NSSC, batch.poses_NSSC)
+    assert done.l1_after < done.l1_before
+    assert done.l1_before < 0.1  # all but the mouth is there from the start
+
+
 def test_the_mouth_of_who_it_is_is_painted_over_as_often_as_asked(material):
     """Dubbing shows it: a network that had learnt to rely on it would dub nothing."""
     for share, least, most in ((0.0, 0, 0), (0.5, 10, 30), (1.0, 40, 40)):
